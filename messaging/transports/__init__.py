@@ -1,0 +1,1 @@
+"""Adapters that move sealed bytes: `memory` in process, `amqp` over RabbitMQ, behind the ports of `base`."""
