@@ -1,0 +1,405 @@
+"""`PrivateNode`: a RabbitMQ node of the installed `rabbitmq-server`, with its own ports, data and processes.
+
+For development, demonstrations and tests: it shares nothing with a system broker or with another private node. Rules:
+
+- Everything it writes is under one folder; its cookie and `HOME` too.
+- It listens on 127.0.0.1 only, for AMQP as for Erlang's own traffic, and brings its own port mapper (`epmd`): the usual
+  one listens on every interface, belongs to whoever started a node first, and outlives them all.
+- Its host is `localhost`, so neither the machine's name nor its domain matters.
+- It runs the scripts below the packages' wrapper, which insists on root and on the system's folders.
+- It ends with the process that started it, however that ends, unless it is started detached; then the files in its
+  folder are enough to find and stop it.
+
+Example:
+    node = PrivateNode(Path(".broker"), port=5673, name="development")
+    node.start()
+    print(node.url, node.ctl("list_queues"))
+    node.stop()
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from messaging.errors import ConfigurationError
+
+__all__ = ["PrivateNode", "find_server_folder", "free_port"]
+
+LOOPBACK: Final = "127.0.0.1"
+# The protocol header of AMQP 0-9-1; a broker that is ready answers with a method frame, whose first byte is 1.
+_AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
+_METHOD_FRAME: Final = b"\x01"
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_PROGRAMS: Final = ("rabbitmq-server", "rabbitmqctl")
+# Where packages keep the scripts that their wrappers in PATH call: Debian, Ubuntu, Fedora.
+_PACKAGE_FOLDERS: Final = (Path("/usr/lib/rabbitmq/bin"), Path("/usr/lib64/rabbitmq/bin"))
+_POLL_S: Final = 0.05
+_EPMD_TIMEOUT_S: Final = 5.0
+_KILL_TIMEOUT_S: Final = 10.0
+_REPORTED_LOG_LINES: Final = 12
+_INSTALL_HINT: Final = (
+    "install it (Debian: `apt-get install rabbitmq-server`), start one with Docker and set MESSAGING_BROKER_URL, "
+    "or use the embedded broker (memory://)"
+)
+
+
+def find_server_folder() -> Path:
+    """Return the folder with the scripts of the installed RabbitMQ.
+
+    Raises:
+        ConfigurationError: RabbitMQ or Erlang is not installed; the message says how to get a broker.
+    """
+    if shutil.which("erl") is None or shutil.which("epmd") is None:
+        raise ConfigurationError(f"Erlang, which rabbitmq-server needs, is not installed: {_INSTALL_HINT}")
+    for folder in _PACKAGE_FOLDERS:
+        if all((folder / program).exists() for program in _PROGRAMS):
+            return folder
+    # `sbin` is where packages put their wrapper and where PATH of plain users does not look; the scripts of the
+    # generic archive and of Homebrew are the real ones.
+    found = shutil.which("rabbitmq-server")
+    if found is None:
+        raise ConfigurationError(f"rabbitmq-server is not installed: {_INSTALL_HINT}")
+    return Path(found).resolve().parent
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class PrivateNode:
+    """One node of the installed `rabbitmq-server`.
+
+    Args:
+        folder: Home of everything it writes; made when missing. Data stay there over restarts.
+        port: AMQP port on 127.0.0.1.
+        name: First part of the node's name; lower-case letters, digits, `_`, `-`.
+    """
+
+    def __init__(self, folder: Path, *, port: int, name: str) -> None:
+        if _NAME.fullmatch(name) is None:
+            raise ConfigurationError(f"node name {name!r} must match {_NAME.pattern}")
+        self.folder = folder.absolute()
+        self.port = port
+        self.name = name
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._guard: subprocess.Popen[bytes] | None = None
+        # Tells our own process from a stranger that got the same process id after a reboot.
+        self._tag = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
+
+    @classmethod
+    def recorded(cls, folder: Path) -> "PrivateNode | None":
+        """Return the node whose files are in this folder, running or not; None when there is none."""
+        try:
+            record = json.loads((folder / "node.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return cls(folder, port=record["port"], name=record["name"])
+
+    @property
+    def url(self) -> str:
+        """AMQP address with the user that RabbitMQ admits from this machine only."""
+        return f"amqp://guest:guest@{LOOPBACK}:{self.port}/"
+
+    @property
+    def node_name(self) -> str:
+        """Erlang's name of the node."""
+        return f"{self.name}@localhost"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the broker, or None when it does not run."""
+        pid = _read_pid(self._pid_file)
+        return pid if pid is not None and _is_process(pid, self._tag) else None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the broker's process runs."""
+        return self.pid is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the broker runs and answers AMQP."""
+        return self.is_running and _speaks_amqp(self.port)
+
+    def start(self, timeout_s: float = 60.0, *, detached: bool = False) -> None:
+        """Start the node and return once it answers AMQP. Running already is fine.
+
+        Args:
+            timeout_s: How long to wait, in seconds.
+            detached: Outlive this process.
+
+        Raises:
+            ConfigurationError: RabbitMQ is not installed, the port is taken, or the node did not come up in time; the
+                message carries the end of its log.
+        """
+        if self.is_running:
+            self._await_ready(time.monotonic() + timeout_s)
+            return
+        deadline = time.monotonic() + timeout_s
+        scripts = find_server_folder()
+        # What a run that was cut off may have left behind, such as the port mapper of a broker that crashed.
+        self.kill()
+        _require_free(self.port)
+        self._write_files()
+        try:
+            self._start_epmd()
+            self._spawn([str(scripts / "rabbitmq-server")], log="server.out")
+            self._await_ready(deadline)
+        except BaseException:
+            self.kill()
+            raise
+        if not detached:
+            self._guard = self._start_guard()
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Stop the node in order; after `timeout_s` seconds by force. Not running is fine."""
+        pid = self.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            self._wait_gone(pid, self._tag, timeout_s=timeout_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the node at once, as a power cut would (SIGKILL). Not running is fine."""
+        self._dismiss_guard()
+        for pid in {self.pid, *self._children}:
+            self._kill_process(pid, self._tag)
+        self._kill_process(_read_pid(self._epmd_pid_file), "epmd")
+        for path in (self._pid_file, self._epmd_pid_file):
+            path.unlink(missing_ok=True)
+
+    def restart(self, timeout_s: float = 60.0, *, detached: bool = False) -> None:
+        """Stop the node in order and start it again on the same data.
+
+        Raises:
+            ConfigurationError: as `start`.
+        """
+        self.stop()
+        self.start(timeout_s, detached=detached)
+
+    def ctl(self, *args: str, timeout_s: float = 30.0) -> str:
+        """Run `rabbitmqctl` against the node and return what it printed.
+
+        Raises:
+            ConfigurationError: the node does not run, or the command failed; the message carries its output.
+        """
+        if not self.is_running:
+            raise ConfigurationError(f"private node {self.name!r} does not run; start it before `rabbitmqctl`")
+        command = [str(find_server_folder() / "rabbitmqctl"), "-n", self.node_name, "-q", *args]
+        try:
+            done = subprocess.run(
+                command,
+                env=self._environment(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise ConfigurationError(f"`rabbitmqctl {' '.join(args)}` took longer than {timeout_s} s") from exc
+        if done.returncode != 0:
+            raise ConfigurationError(f"`rabbitmqctl {' '.join(args)}` failed: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.folder / "node.pid"
+
+    @property
+    def _epmd_pid_file(self) -> Path:
+        return self.folder / "epmd.pid"
+
+    @property
+    def _log_folder(self) -> Path:
+        return self.folder / "log"
+
+    def _write_files(self) -> None:
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        cookie = self.folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.write_text(secrets.token_hex(16))
+            # Erlang refuses a cookie that others may read.
+            cookie.chmod(0o400)
+        record = {"name": self.name, "port": self.port, "dist_port": free_port(), "epmd_port": free_port()}
+        (self.folder / "node.json").write_text(json.dumps(record))
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
+            "loopback_users.guest = true\n"
+            "log.file.level = info\n"
+            "disk_free_limit.absolute = 50MB\n"
+            # The log that quorum queues share; the default of 512 MB is sized for servers.
+            "raft.wal_max_size_bytes = 67108864\n"
+        )
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        # Read instead of the system's own, which would win over the variables below.
+        (self.folder / "rabbitmq-env.conf").write_text("")
+        for path in (self._pid_file, self._epmd_pid_file):
+            path.unlink(missing_ok=True)
+
+    def _environment(self) -> dict[str, str]:
+        record = json.loads((self.folder / "node.json").read_text())
+        loopback_only = "-kernel inet_dist_use_interface {127,0,0,1}"
+        folders = {str(Path(found).parent) for program in ("erl", "epmd") if (found := shutil.which(program))}
+        # A fresh environment: no variable of the caller's shell may bend the node.
+        return {
+            "PATH": os.pathsep.join([*sorted(folders), "/usr/sbin", "/usr/bin", "/sbin", "/bin"]),
+            "HOME": str(self.folder),
+            "LANG": "C.UTF-8",
+            "LC_ALL": "C.UTF-8",
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "ERL_EPMD_PORT": str(record["epmd_port"]),
+            "RABBITMQ_NODENAME": self.node_name,
+            "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(record["dist_port"]),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "rabbitmq-env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self.folder / "generated"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self._log_folder),
+            "RABBITMQ_PID_FILE": str(self._pid_file),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback_only} -private_node {self._tag}",
+            "RABBITMQ_CTL_ERL_ARGS": loopback_only,
+            # Makes the script become the broker instead of staying as its parent, so signals reach the broker itself.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def _spawn(self, command: list[str], *, log: str) -> subprocess.Popen[bytes]:
+        with (self._log_folder / log).open("wb") as output:
+            child = subprocess.Popen(
+                command,
+                env=self._environment(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Out of reach of the terminal: Ctrl-C is for the program that uses the broker, not for the broker.
+                start_new_session=True,
+            )
+        self._children[child.pid] = child
+        return child
+
+    def _start_epmd(self) -> None:
+        port = int(self._environment()["ERL_EPMD_PORT"])
+        program = shutil.which("epmd") or "epmd"
+        child = self._spawn([program, "-address", LOOPBACK, "-port", str(port)], log="epmd.out")
+        self._epmd_pid_file.write_text(str(child.pid))
+        deadline = time.monotonic() + _EPMD_TIMEOUT_S
+        while not _accepts(port):
+            if time.monotonic() > deadline or child.poll() is not None:
+                raise ConfigurationError(f"Erlang's port mapper did not start: {self._log_tail('epmd.out')}")
+            time.sleep(_POLL_S)
+
+    def _start_guard(self) -> subprocess.Popen[bytes]:
+        # A pipe closes however this process ends, SIGKILL included; only then the guard's `read` returns.
+        pids = [str(pid) for pid in (self.pid, _read_pid(self._epmd_pid_file)) if pid is not None]
+        return subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -TERM "$@"', "guard", *pids],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _dismiss_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate(timeout=_KILL_TIMEOUT_S)
+
+    def _await_ready(self, deadline: float) -> None:
+        while not self.is_ready:
+            if any(child.poll() is not None for child in self._children.values()):
+                raise ConfigurationError(f"private node {self.name!r} ended while starting: {self._log_tail()}")
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"private node {self.name!r} was not ready in time: {self._log_tail()}")
+            time.sleep(_POLL_S)
+
+    def _kill_process(self, pid: int | None, mark: str) -> None:
+        if pid is None or not (pid in self._children or _is_process(pid, mark)):
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self._wait_gone(pid, mark, timeout_s=_KILL_TIMEOUT_S)
+
+    def _wait_gone(self, pid: int, mark: str, *, timeout_s: float) -> None:
+        child = self._children.get(pid)
+        if child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout_s)
+                del self._children[pid]
+            return
+        deadline = time.monotonic() + timeout_s
+        while _is_process(pid, mark) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+    def _log_tail(self, name: str = "server.out") -> str:
+        lines = (self._log_folder / name).read_text(errors="replace").splitlines() or ["its log is empty"]
+        return "\n".join([f"see {self._log_folder}", *lines[-_REPORTED_LOG_LINES:]])
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _is_process(pid: int, mark: str) -> bool:
+    # The command line of a process that ended and waits for its parent is empty: that one counts as gone.
+    proc = Path("/proc")
+    if (proc / "self").exists():
+        try:
+            return mark.encode() in (proc / str(pid) / "cmdline").read_bytes()
+        except OSError:
+            return False
+    shown = subprocess.run(
+        ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, timeout=10, check=False
+    )
+    return mark in shown.stdout
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _speaks_amqp(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1.0) as link:
+            link.sendall(_AMQP_HEADER)
+            return link.recv(1) == _METHOD_FRAME
+    except OSError:
+        return False
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        # As the broker does, so that connections of its last run that linger in the kernel are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as exc:
+            raise ConfigurationError(f"port {port} of {LOOPBACK} is taken; choose another with --port") from exc
