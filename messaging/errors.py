@@ -95,7 +95,7 @@ class MessageTooLargeError(MessageError):
 
 
 class Disposition(Enum):
-    """Where a delivery goes that must not be believed or cannot be read (docs/spec.md, "Where a refused message goes")."""
+    """Where a delivery goes that cannot be believed or read (docs/spec.md, "Where a refused message goes")."""
 
     UNAUTHENTIC = "unauthentic"
     REFUSED = "refused"
@@ -108,13 +108,27 @@ class Disposition(Enum):
 
 
 class SealError(MessagingError):
-    """The bytes must not be believed. `code` is the label of counters; `disposition` says where the delivery goes."""
+    """The bytes must not be believed. `code` is the label of counters; `disposition` says where the delivery goes.
+
+    Args:
+        message: What is wrong.
+        disposition: Where the delivery goes.
+        evidence: The `security` layer's `Verified` header when the signature holds and the message is refused all the
+            same; None while nothing about it is proven.
+    """
 
     code: ClassVar[str] = "seal"
 
-    def __init__(self, message: str, *, disposition: Disposition = Disposition.UNAUTHENTIC) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        disposition: Disposition = Disposition.UNAUTHENTIC,
+        evidence: object | None = None,
+    ) -> None:
         super().__init__(message)
         self.disposition = disposition
+        self.evidence = evidence
 
 
 class MalformedError(SealError):

@@ -82,7 +82,7 @@ class Envelope:
     def first(
         cls,
         *,
-        id: UUID,  # noqa: A002 - the field's own name
+        id: UUID,
         kind: Kind,
         name: str,
         version: int,

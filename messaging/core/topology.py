@@ -1,4 +1,4 @@
-"""Every exchange, queue, binding, argument and routing key, as data. The only module that spells one (docs/topology.md).
+"""Every exchange, queue, binding, argument and routing key, as data: the one module that spells them.
 
 Rules: every name begins with the namespace, so two environments may share a virtual host; the default exchange is never
 used, because the right to write to it is the right to write into every queue; no argument depends on a broker version.
@@ -17,7 +17,7 @@ __all__ = ["Binding", "Exchange", "Names", "Queue", "Subscriptions", "Topology"]
 # A positive limit always: -1 discards every returned message at once on RabbitMQ 3.10, and unset means 20 from 4.0
 # (docs/topology.md, "What the versions do").
 DELIVERY_LIMIT: Final = 100
-# Browsing a quorum queue and closing the channel raises the count of every message seen; a dead letter must outlive that.
+# Browsing a quorum queue raises the count of every message seen; a dead letter must outlive that.
 DEAD_DELIVERY_LIMIT: Final = 1_000_000
 FAULTS_MAX_MESSAGES: Final = 100_000
 FAULTS_TTL_MS: Final = 7 * 24 * 3_600_000
@@ -191,13 +191,8 @@ class Names:
         """Return everything a service needs to consume: queues, ladder, dead letters, bindings."""
         if subscriptions.is_empty:
             return self.shared()
-        consuming = bool(subscriptions.commands or subscriptions.events or subscriptions.requests)
-        parts = [self.shared()]
-        if consuming:
-            parts += [self._failures(service), self._work(service, subscriptions)]
-            parts += [self._rung_topology(service, delay_ms) for delay_ms in subscriptions.rungs_ms]
-        else:
-            parts.append(self._refuse_only(service))
+        parts = [self.shared(), self._failures(service), self._work(service, subscriptions)]
+        parts += [self._rung_topology(service, delay_ms) for delay_ms in subscriptions.rungs_ms]
         if subscriptions.faults:
             parts.append(self._faults(service))
         return _merged(parts)
@@ -213,7 +208,7 @@ class Names:
     def _work(self, service: str, subscriptions: Subscriptions) -> Topology:
         queues: list[Queue] = []
         bindings: list[Binding] = []
-        work = (
+        work: tuple[tuple[str, str, frozenset[tuple[str, int]], dict[str, Argument]], ...] = (
             ("commands", self.commands, subscriptions.commands, self._business_arguments(service)),
             ("events", self.events, subscriptions.events, self._business_arguments(service)),
             ("requests", self.requests, subscriptions.requests, {}),
@@ -239,36 +234,28 @@ class Names:
         }
 
     def _failures(self, service: str) -> Topology:
-        dead = self.queue(service, "dead")
-        undeliverable = self.undeliverable_exchange(service)
-        return self._refuse_only(service) + Topology(
-            exchanges=(Exchange(name=undeliverable, type="fanout"),),
-            queues=(Queue(name=dead, arguments=_keep_arguments()),),
-            bindings=(
-                Binding(exchange=undeliverable, queue=dead, routing_key=""),
-                Binding(exchange=self.dead, queue=dead, routing_key=f"dead.{service}.#"),
-            ),
-        )
-
-    def _refuse_only(self, service: str) -> Topology:
-        refused, quarantine = self.queue(service, "refused"), self.queue(service, "quarantine")
+        dead, refused, quarantine = (self.queue(service, part) for part in ("dead", "refused", "quarantine"))
         back = self.return_exchange(service)
         undeliverable = self.undeliverable_exchange(service)
+        bounds: dict[str, Argument] = {
+            "x-max-length": QUARANTINE_MAX_MESSAGES,
+            "x-max-length-bytes": QUARANTINE_MAX_BYTES,
+        }
         return Topology(
-            # The alternate exchange is declared first: a message to a missing queue goes to the dead letters at once
+            # The alternate exchange comes first: with it a message to a missing queue goes to the dead letters at once
             # instead of stopping the rung for its neighbours.
             exchanges=(
                 Exchange(name=undeliverable, type="fanout"),
                 Exchange(name=back, type="direct", alternate=undeliverable),
             ),
             queues=(
+                Queue(name=dead, arguments=_keep_arguments()),
                 Queue(name=refused, arguments=_keep_arguments()),
-                Queue(
-                    name=quarantine,
-                    arguments={"x-max-length": QUARANTINE_MAX_MESSAGES, "x-max-length-bytes": QUARANTINE_MAX_BYTES},
-                ),
+                Queue(name=quarantine, arguments=bounds),
             ),
             bindings=(
+                Binding(exchange=undeliverable, queue=dead, routing_key=""),
+                Binding(exchange=self.dead, queue=dead, routing_key=f"dead.{service}.#"),
                 Binding(exchange=back, queue=refused, routing_key=refused),
                 Binding(exchange=back, queue=quarantine, routing_key=quarantine),
             ),

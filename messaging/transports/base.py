@@ -104,7 +104,7 @@ class Delivery(Protocol):
 
     @property
     def delivery_count(self) -> int:
-        """The broker's `x-delivery-count`, 0 when absent: how often it came back unsettled. Feeds the crash fuse only."""
+        """The broker's `x-delivery-count`, 0 when absent: how often it came back. Feeds the crash fuse only."""
 
     @property
     def deaths(self) -> tuple[Death, ...]:
@@ -146,7 +146,7 @@ class Subscription(Protocol):
         """Whether the broker is known to feed it now."""
 
     async def resize(self, prefetch: int) -> None:
-        """Change the prefetch bound. A smaller one starts a fresh channel: what is unsettled comes back to the queue."""
+        """Change the prefetch bound. A smaller one takes a fresh channel: what is unsettled returns to the queue."""
 
     async def cancel(self) -> None:
         """Stop deliveries; what is unsettled stays settleable until the transport closes. Twice is once."""

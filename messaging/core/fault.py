@@ -1,0 +1,203 @@
+"""`Fault`: what failed, where and why. Data, never a live exception: it is sealed, stored, grouped and decided upon.
+
+Redaction: a fault never holds payload values. Texts of exceptions are the application's own words and are cut to a
+budget; the traceback holds places in code, no values. The whole stays below 16 KiB: the trace is cut from the middle,
+never at the cost of the error and its reason (docs/failure.md).
+"""
+
+import hashlib
+import traceback
+from collections.abc import Mapping
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any, ClassVar, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from messaging.core.codec import describe
+from messaging.core.envelope import Envelope
+from messaging.errors import (
+    InvalidPayloadError,
+    MessagingError,
+    Reject,
+    RemoteFailure,
+    RequestTimeoutError,
+    RetryLater,
+)
+
+__all__ = ["Cause", "Fault"]
+
+REASON_MAX_CHARS: Final = 1_000
+CAUSE_MAX_CHARS: Final = 200
+TRACE_MAX_BYTES: Final = 10_000
+CHAIN_MAX: Final = 8
+
+
+class Cause(BaseModel):
+    """One link of the chain of causes: the error's type and its words."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: str = Field(max_length=200)
+    reason: str = Field(max_length=REASON_MAX_CHARS)
+
+
+class Fault(BaseModel):
+    """Why handling a message failed.
+
+    Attributes:
+        error: Registered name of a domain failure, or the qualified class of the exception.
+        reason: Its words.
+        fields: Fields of a declared domain failure.
+        permanent: Whether a repetition is known to be useless.
+        retry_after_s: The handler's wish, seconds.
+        chain: Causes, nearest first.
+        trace: Where it happened, frames only.
+        service, instance, host, service_version, handler: Who failed.
+        message_name, message_version, message_id: What failed.
+        attempts: Handler runs so far, all hops counted.
+        replays: How often an operator replayed it.
+        first_failed_at_ms, last_failed_at_ms: Unix milliseconds; the first is a hint from an unsigned header.
+        fingerprint: Same type and place give the same 16 hex digits, over restarts.
+        traceparent: Trace context of the failing step.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    format: ClassVar[int] = 1
+
+    error: str = Field(max_length=200)
+    reason: str = Field(max_length=REASON_MAX_CHARS)
+    fields: Mapping[str, Any] = Field(default_factory=dict)
+    permanent: bool = False
+    retry_after_s: float | None = None
+    chain: tuple[Cause, ...] = Field(default=(), max_length=CHAIN_MAX)
+    trace: str = Field(default="", max_length=2 * TRACE_MAX_BYTES)
+    service: str = ""
+    instance: str = ""
+    host: str = ""
+    service_version: str = ""
+    handler: str = ""
+    message_name: str = ""
+    message_version: int = 1
+    message_id: str = ""
+    attempts: int = Field(default=1, ge=0)
+    replays: int = Field(default=0, ge=0)
+    first_failed_at_ms: int | None = None
+    last_failed_at_ms: int | None = None
+    fingerprint: str = ""
+    traceparent: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException, envelope: Envelope | None = None, *, permanent: bool | None = None) -> Self:
+        """Return the fault of an exception.
+
+        Args:
+            error: What was raised.
+            envelope: The message being handled, where it could be read.
+            permanent: What the handler's retry policy says of this class; None leaves it to the class itself.
+        """
+        return cls(
+            error=_name_of(error)[:200],
+            reason=_reason_of(error)[:REASON_MAX_CHARS],
+            fields=_fields_of(error),
+            permanent=_is_permanent(error) if permanent is None else permanent,
+            retry_after_s=error.delay_s if isinstance(error, RetryLater) else None,
+            chain=_chain_of(error),
+            trace=_trace_of(error.__traceback__),
+            message_name="" if envelope is None else envelope.name,
+            message_version=1 if envelope is None else envelope.version,
+            message_id="" if envelope is None else str(envelope.id),
+            fingerprint=_fingerprint_of(error),
+            traceparent=None if envelope is None else envelope.traceparent,
+        )
+
+    def marked(self, **changes: Any) -> Self:
+        """Return a copy with who, where and how often filled in."""
+        return self.model_copy(update=changes)
+
+    def to_map(self) -> dict[str, Any]:
+        """Return plain values for the wire, with the format's number."""
+        return {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}
+
+    @classmethod
+    def from_map(cls, plain: object) -> Self:
+        """Return the fault that plain values hold; unknown entries are ignored.
+
+        Raises:
+            InvalidPayloadError: they do not hold one.
+        """
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            raise InvalidPayloadError(f"no valid fault: {describe(error)}") from None
+
+    def public(self) -> Self:
+        """Return a copy without the insides of the failing service: what a caller may see."""
+        return self.model_copy(update={"trace": "", "host": "", "instance": ""})
+
+
+def _name_of(error: BaseException) -> str:
+    if isinstance(error, RemoteFailure):
+        return error.failure_name
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ in ("builtins", "messaging.errors") else _qualified(kind)
+
+
+def _qualified(kind: type[BaseException]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _reason_of(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        return describe(error)
+    return str(error) or type(error).__name__
+
+
+def _fields_of(error: BaseException) -> dict[str, Any]:
+    return dict(error.fields()) if isinstance(error, RemoteFailure) else {}
+
+
+def _is_permanent(error: BaseException) -> bool:
+    """Our own errors say it of themselves; of a foreign exception nothing is known, so it is worth another try."""
+    if isinstance(error, Reject | InvalidPayloadError | RemoteFailure | ValidationError):
+        return not getattr(error, "transient", False)
+    if isinstance(error, RequestTimeoutError):
+        return False
+    return isinstance(error, MessagingError) and not error.transient
+
+
+def _chain_of(error: BaseException) -> tuple[Cause, ...]:
+    links: list[Cause] = []
+    seen = {id(error)}
+    step = _cause_of(error)
+    while step is not None and id(step) not in seen and len(links) < CHAIN_MAX:
+        seen.add(id(step))
+        links.append(Cause(error=_name_of(step)[:200], reason=_reason_of(step)[:CAUSE_MAX_CHARS]))
+        step = _cause_of(step)
+    return tuple(links)
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    if error.__cause__ is not None:
+        return error.__cause__
+    return None if error.__suppress_context__ else error.__context__
+
+
+def _trace_of(trace: TracebackType | None) -> str:
+    frames = traceback.extract_tb(trace)
+    # Only places: a source line may hold a literal secret, a frame's locals hold payload.
+    lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
+    text = "\n".join(lines)
+    if len(text.encode()) <= TRACE_MAX_BYTES:
+        return text
+    half = TRACE_MAX_BYTES // 2
+    return f"{text[:half]}\n… {len(lines)} frames, cut …\n{text[-half:]}"
+
+
+def _fingerprint_of(error: BaseException) -> str:
+    """Hash the type and the innermost frame outside this library and its dependencies, without line numbers."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename and "/messaging/" not in frame.filename]
+    place = own[-1] if own else (frames[-1] if frames else None)
+    where = "" if place is None else f"{PurePath(place.filename).name}:{place.name}"
+    return hashlib.sha256(f"{_name_of(error)}\0{where}".encode()).hexdigest()[:16]
