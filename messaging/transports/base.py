@@ -181,6 +181,7 @@ class Transport(Protocol):
             UnroutableError: the route is mandatory and reaches no queue.
             PublishNotConfirmedError: refused by the broker, or not confirmed within `timeout_s` seconds.
             ConnectionLostError: the transport is closed.
+            TopologyConflictError: there is no such exchange.
             MessageTooLargeError: the broker refuses messages of this size.
         """
 
@@ -189,6 +190,7 @@ class Transport(Protocol):
 
         Raises:
             TopologyConflictError: the queue does not exist.
+            ConnectionLostError: the transport is closed.
         """
 
     async def depth(self, queue: str) -> QueueDepth | None:
