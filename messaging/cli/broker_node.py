@@ -24,21 +24,17 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from messaging.cli.broker_probe import LOOPBACK, accepts, free_port, is_process, read_pid, require_free, speaks_amqp
 from messaging.errors import ConfigurationError
 
 __all__ = ["PrivateNode", "find_server_folder", "free_port"]
 
-LOOPBACK: Final = "127.0.0.1"
-# The protocol header of AMQP 0-9-1; a broker that is ready answers with a method frame, whose first byte is 1.
-_AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
-_METHOD_FRAME: Final = b"\x01"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _PROGRAMS: Final = ("rabbitmq-server", "rabbitmqctl")
 # Where packages keep the scripts that their wrappers in PATH call: Debian, Ubuntu, Fedora.
@@ -70,14 +66,6 @@ def find_server_folder() -> Path:
     if found is None:
         raise ConfigurationError(f"rabbitmq-server is not installed: {_INSTALL_HINT}")
     return Path(found).resolve().parent
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class PrivateNode:
@@ -122,8 +110,8 @@ class PrivateNode:
     @property
     def pid(self) -> int | None:
         """Process id of the broker, or None when it does not run."""
-        pid = _read_pid(self._pid_file)
-        return pid if pid is not None and _is_process(pid, self._tag) else None
+        pid = read_pid(self._pid_file)
+        return pid if pid is not None and is_process(pid, self._tag) else None
 
     @property
     def is_running(self) -> bool:
@@ -133,7 +121,7 @@ class PrivateNode:
     @property
     def is_ready(self) -> bool:
         """Whether the broker runs and answers AMQP."""
-        return self.is_running and _speaks_amqp(self.port)
+        return self.is_running and speaks_amqp(self.port)
 
     def start(self, timeout_s: float = 60.0, *, detached: bool = False) -> None:
         """Start the node and return once it answers AMQP. Running already is fine.
@@ -153,7 +141,7 @@ class PrivateNode:
         scripts = find_server_folder()
         # What a run that was cut off may have left behind, such as the port mapper of a broker that crashed.
         self.kill()
-        _require_free(self.port)
+        require_free(self.port)
         self._write_files()
         try:
             self._start_epmd()
@@ -162,7 +150,9 @@ class PrivateNode:
         except BaseException:
             self.kill()
             raise
-        if not detached:
+        if detached:
+            self._let_go()
+        else:
             self._guard = self._start_guard()
 
     def stop(self, timeout_s: float = 30.0) -> None:
@@ -178,7 +168,7 @@ class PrivateNode:
         self._dismiss_guard()
         for pid in {self.pid, *self._children}:
             self._kill_process(pid, self._tag)
-        self._kill_process(_read_pid(self._epmd_pid_file), "epmd")
+        self._kill_process(read_pid(self._epmd_pid_file), "epmd")
         for path in (self._pid_file, self._epmd_pid_file):
             path.unlink(missing_ok=True)
 
@@ -304,14 +294,14 @@ class PrivateNode:
         child = self._spawn([program, "-address", LOOPBACK, "-port", str(port)], log="epmd.out")
         self._epmd_pid_file.write_text(str(child.pid))
         deadline = time.monotonic() + _EPMD_TIMEOUT_S
-        while not _accepts(port):
+        while not accepts(port):
             if time.monotonic() > deadline or child.poll() is not None:
                 raise ConfigurationError(f"Erlang's port mapper did not start: {self._log_tail('epmd.out')}")
             time.sleep(_POLL_S)
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
         # A pipe closes however this process ends, SIGKILL included; only then the guard's `read` returns.
-        pids = [str(pid) for pid in (self.pid, _read_pid(self._epmd_pid_file)) if pid is not None]
+        pids = [str(pid) for pid in (self.pid, read_pid(self._epmd_pid_file)) if pid is not None]
         return subprocess.Popen(
             ["/bin/sh", "-c", 'read -r _; kill -TERM "$@"', "guard", *pids],
             stdin=subprocess.PIPE,
@@ -319,6 +309,12 @@ class PrivateNode:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def _let_go(self) -> None:
+        for child in self._children.values():
+            # Declared finished, or Python warns of a running child when the object goes.
+            child.returncode = 0
+        self._children.clear()
 
     def _dismiss_guard(self) -> None:
         guard, self._guard = self._guard, None
@@ -335,7 +331,7 @@ class PrivateNode:
             time.sleep(_POLL_S)
 
     def _kill_process(self, pid: int | None, mark: str) -> None:
-        if pid is None or not (pid in self._children or _is_process(pid, mark)):
+        if pid is None or not (pid in self._children or is_process(pid, mark)):
             return
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -349,57 +345,9 @@ class PrivateNode:
                 del self._children[pid]
             return
         deadline = time.monotonic() + timeout_s
-        while _is_process(pid, mark) and time.monotonic() < deadline:
+        while is_process(pid, mark) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
     def _log_tail(self, name: str = "server.out") -> str:
         lines = (self._log_folder / name).read_text(errors="replace").splitlines() or ["its log is empty"]
         return "\n".join([f"see {self._log_folder}", *lines[-_REPORTED_LOG_LINES:]])
-
-
-def _read_pid(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _is_process(pid: int, mark: str) -> bool:
-    # The command line of a process that ended and waits for its parent is empty: that one counts as gone.
-    proc = Path("/proc")
-    if (proc / "self").exists():
-        try:
-            return mark.encode() in (proc / str(pid) / "cmdline").read_bytes()
-        except OSError:
-            return False
-    shown = subprocess.run(
-        ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, timeout=10, check=False
-    )
-    return mark in shown.stdout
-
-
-def _accepts(port: int) -> bool:
-    try:
-        with socket.create_connection((LOOPBACK, port), timeout=1.0):
-            return True
-    except OSError:
-        return False
-
-
-def _speaks_amqp(port: int) -> bool:
-    try:
-        with socket.create_connection((LOOPBACK, port), timeout=1.0) as link:
-            link.sendall(_AMQP_HEADER)
-            return link.recv(1) == _METHOD_FRAME
-    except OSError:
-        return False
-
-
-def _require_free(port: int) -> None:
-    with socket.socket() as probe:
-        # As the broker does, so that connections of its last run that linger in the kernel are no obstacle.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as exc:
-            raise ConfigurationError(f"port {port} of {LOOPBACK} is taken; choose another with --port") from exc

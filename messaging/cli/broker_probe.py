@@ -1,0 +1,80 @@
+"""What a private broker has to know about this machine: which ports are free, who answers, which process is whose."""
+
+import socket
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from messaging.errors import ConfigurationError
+
+__all__ = ["LOOPBACK", "accepts", "free_port", "is_process", "read_pid", "require_free", "speaks_amqp"]
+
+LOOPBACK: Final = "127.0.0.1"
+# The protocol header of AMQP 0-9-1; a broker that is ready answers with a method frame, whose first byte is 1.
+_AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
+_METHOD_FRAME: Final = b"\x01"
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts(port: int) -> bool:
+    """Return whether somebody listens on this port of the loopback interface."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def speaks_amqp(port: int) -> bool:
+    """Return whether an AMQP 0-9-1 broker answers on this port of the loopback interface."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1.0) as link:
+            link.sendall(_AMQP_HEADER)
+            return link.recv(1) == _METHOD_FRAME
+    except OSError:
+        return False
+
+
+def require_free(port: int) -> None:
+    """Make sure that a broker can listen on this port of the loopback interface.
+
+    Raises:
+        ConfigurationError: somebody else does.
+    """
+    with socket.socket() as probe:
+        # As the broker does, so that connections of its last run that linger in the kernel are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as exc:
+            raise ConfigurationError(f"port {port} of {LOOPBACK} is taken; choose another with --port") from exc
+
+
+def read_pid(path: Path) -> int | None:
+    """Return the process id in a file, or None when there is none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def is_process(pid: int, mark: str) -> bool:
+    """Return whether this process runs and has `mark` in its command line."""
+    # The command line of a process that ended and waits for its parent is empty: that one counts as gone.
+    proc = Path("/proc")
+    if (proc / "self").exists():
+        try:
+            return mark.encode() in (proc / str(pid) / "cmdline").read_bytes()
+        except OSError:
+            return False
+    shown = subprocess.run(
+        ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, timeout=10, check=False
+    )
+    return mark in shown.stdout
