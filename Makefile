@@ -1,0 +1,54 @@
+# Each target does all of its own set-up; `make help` lists them.
+
+BROKER ?= auto
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check coverage clean setup broker broker-if-possible
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: ## see services exchange sealed messages, end to end (BROKER=embedded needs nothing but Python)
+	@$(MAKE) --no-print-directory -j2 setup $(if $(filter embedded,$(BROKER)),,broker-if-possible)
+	@$(BIN)/python -m services.demo --broker $(BROKER)
+
+test: ## run all tests, on a real RabbitMQ, with coverage
+	@$(MAKE) --no-print-directory -j2 setup broker
+	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=json:build/coverage.json
+	@$(BIN)/python scripts/check_coverage.py build/coverage.json
+
+test-fast: setup ## run the tests that need no broker
+	@$(PYTEST) -m "not broker"
+
+check: setup ## format, lint, layers, types, rules of the house
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(PYTEST) -q tests/test_house.py
+	@scripts/check-compose.sh
+
+coverage: test ## as test, and write the lines that no test runs to htmlcov/
+	@$(BIN)/coverage html --quiet --directory htmlcov
+	@echo "See htmlcov/index.html"
+
+clean: ## stop the development broker and remove everything that was made
+	@if [ -x $(BIN)/messaging ]; then $(BIN)/messaging broker down; fi
+	rm -rf .venv .broker .demo build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/ensure-venv.sh
+	@scripts/ensure-venv.sh
+	@touch $@
+
+broker:
+	@scripts/ensure-broker.sh
+
+broker-if-possible:
+	@scripts/ensure-broker.sh --optional
