@@ -1,0 +1,219 @@
+"""One connection to the broker: opened within bounds, its loss noticed, closed within bounds whatever the peer does.
+
+It is aio-pika's plain connection, never the robust one (docs/topology.md, "The adapter"). What is ours is the socket,
+through aiormq's public `TransportFactory`: it can be aborted when a polite close does not end, and its reader hears
+what aiormq keeps to itself (`frames`).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Self
+
+import aio_pika
+import aio_pika.abc
+import aiormq
+from yarl import URL
+
+from messaging.errors import ConfigurationError, ConnectionLostError
+from messaging.transports.amqp.errors import CLIENT_ERRORS, Node, Refusal, asked, connect_error
+from messaging.transports.amqp.frames import FrameReader
+
+__all__ = ["RPC_TIMEOUT_S", "Connection", "close_channel"]
+
+RPC_TIMEOUT_S: Final = 10.0
+"""How long one question to the broker may take, seconds."""
+
+_CLOSE_TIMEOUT_S: Final = 2.0
+_CHANNEL_CLOSE_TIMEOUT_S: Final = 2.0
+# aiormq and aio-pika log what they also raise; we say it once, in our own events. Applications still receive their
+# records: this only keeps them off stderr where nobody configured logging.
+for _name in ("aiormq", "aio_pika"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+
+class _Socket(aiormq.TransportFactory):
+    """Opens the socket for aiormq and keeps hold of it."""
+
+    def __init__(self, on_blocked: Callable[[str | None], None]) -> None:
+        self._on_blocked = on_blocked
+        self._reader: FrameReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def refusal(self) -> Refusal | None:
+        return None if self._reader is None else self._reader.refusal
+
+    async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        provider = options.pop("ssl_context_provider")
+        context = await provider.get_context() if url.scheme == "amqps" else None
+        loop = asyncio.get_running_loop()
+        reader = FrameReader(self._on_blocked)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: protocol, url.host or "", url.port or 0, ssl=context, **options
+            )
+        except OSError as error:
+            raise aiormq.AMQPConnectionError(*error.args) from error
+        self._reader = reader
+        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        return reader, self._writer
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+
+class _Client(aio_pika.Connection):
+    """aio-pika's connection over our socket. The factory goes in here, because `connect` would put it into the URL."""
+
+    def __init__(self, url: URL, socket: _Socket, **options: Any) -> None:
+        super().__init__(url, **options)
+        self.kwargs["transport_factory"] = socket
+
+
+class Connection:
+    """One open connection.
+
+    Attributes:
+        node: Where it leads.
+        lost: Done once the connection is gone.
+        blocked_by: The broker's reason while it blocks this connection, else None.
+    """
+
+    def __init__(self, node: Node, client: _Client, socket: _Socket) -> None:
+        self.node = node
+        self.blocked_by: str | None = None
+        self.on_blocked: Callable[[], None] | None = None
+        self._client = client
+        self._socket = socket
+        self._channels: set[aio_pika.abc.AbstractChannel] = set()
+        self.lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def open(cls, node: Node, *, name: str, heartbeat_s: int, timeout_s: float) -> Self:
+        """Connect.
+
+        Args:
+            node: Where to.
+            name: Shown in the broker's list of connections.
+            heartbeat_s: Seconds between signs of life.
+            timeout_s: Bound on the whole attempt, seconds.
+
+        Raises:
+            ConnectionLostError: It did not work this time.
+            ConfigurationError: The broker refuses the credentials or the virtual host.
+        """
+        made: list[Self] = []
+        socket = _Socket(lambda reason: made[0].set_blocked(reason) if made else None)
+        url = node.url.update_query(heartbeat=heartbeat_s)
+        client = _Client(url, socket, client_properties={"connection_name": name})
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asked(client.connect())
+        except CLIENT_ERRORS as error:
+            await _close(client, socket)
+            raise connect_error(error, node, socket.refusal) from error
+        except BaseException:
+            await _close(client, socket)
+            raise
+        connection = cls(node, client, socket)
+        made.append(connection)
+        connection._watch()
+        return connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can still come and go, as far as is known."""
+        transport = self._client.transport
+        return not self.lost.done() and transport is not None and transport.connection.is_opened
+
+    @property
+    def reason(self) -> str:
+        """Why it was lost, in one line."""
+        if self._socket.refusal is not None:
+            return self._socket.refusal.text
+        if not self.lost.done() or self.lost.cancelled():
+            return "the connection broke"
+        error = self.lost.exception()
+        return "the broker closed the connection" if error is None else str(error) or type(error).__name__
+
+    async def open_channel(self, *, confirms: bool) -> aiormq.Channel:
+        """Return a new channel, with publisher confirms and returns that raise, or with neither.
+
+        Raises:
+            ConnectionLostError: The connection is gone or does not answer.
+        """
+        try:
+            channel = self._client.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            async with asyncio.timeout(RPC_TIMEOUT_S):
+                await asked(channel.initialize())
+            underlay = await channel.get_underlay_channel()
+        except CLIENT_ERRORS as error:
+            raise ConnectionLostError(f"no channel at {self.node.address}: {error or type(error).__name__}") from error
+        if not isinstance(underlay, aiormq.Channel):
+            raise ConfigurationError(f"aio-pika works over {type(underlay).__name__}: install aiormq>=7.2.4,<8")
+        # aio-pika's channel forgets the channel below when it is collected.
+        self._channels.add(channel)
+        underlay.closing.add_done_callback(lambda _: self._channels.discard(channel))
+        return underlay
+
+    @contextlib.asynccontextmanager
+    async def throwaway(self) -> AsyncIterator[aiormq.Channel]:
+        """Lend a channel for questions that may end it: the broker answers a refused declaration by closing it."""
+        channel = await self.open_channel(confirms=False)
+        try:
+            yield channel
+        finally:
+            await close_channel(channel)
+
+    async def aclose(self) -> None:
+        """Close politely within two seconds, else abort the socket."""
+        await _close(self._client, self._socket)
+
+    def abort(self) -> None:
+        """Drop the socket at once, as a network that fails would."""
+        self._socket.abort()
+
+    def _watch(self) -> None:
+        transport = self._client.transport
+        assert transport is not None  # noqa: S101 - `connect` has just returned
+        closing = transport.connection.closing
+        closing.add_done_callback(self._on_closing)
+
+    def _on_closing(self, closing: asyncio.Future[Any]) -> None:
+        if self.lost.done():
+            return
+        error = None if closing.cancelled() else closing.exception()
+        if error is None or isinstance(error, asyncio.CancelledError):
+            self.lost.set_result(None)
+        else:
+            self.lost.set_exception(error)
+            # Retrieved here: nobody need ask for the reason.
+            self.lost.exception()
+
+    def set_blocked(self, reason: str | None) -> None:
+        """Note that the broker blocks this connection, or no longer does."""
+        self.blocked_by = reason
+        if self.on_blocked is not None:
+            self.on_blocked()
+
+
+async def close_channel(channel: aiormq.Channel) -> None:
+    """Close a channel within bounds; one that is gone already is fine."""
+    with contextlib.suppress(*CLIENT_ERRORS):
+        async with asyncio.timeout(_CHANNEL_CLOSE_TIMEOUT_S):
+            await asked(channel.close())
+
+
+async def _close(client: _Client, socket: _Socket) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await asked(client.close())
+    except CLIENT_ERRORS:
+        socket.abort()
+        with contextlib.suppress(*CLIENT_ERRORS):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await asked(client.close())

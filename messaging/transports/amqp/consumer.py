@@ -1,0 +1,318 @@
+"""Consumes one queue for as long as it is wanted: on a channel of its own, replaced with a fresh tag whenever it fails.
+
+Liveness is proven, not assumed: every 5 s the consumer looks at its tag, channel and connection; every 30 s it asks the
+broker how many consumers the queue has. What does not add up is rebuilt.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import aiormq
+import structlog
+from aiormq.abc import DeliveredMessage
+
+from messaging.core.ambient import Ambient
+from messaging.errors import ConfigurationError, ConnectionLostError, MessagingError, TopologyConflictError
+from messaging.transports.amqp.channel import PlainChannel
+from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
+from messaging.transports.amqp.declare import look
+from messaging.transports.amqp.delivery import AmqpDelivery, Outlet
+from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error
+from messaging.transports.amqp.link import Link
+from messaging.transports.amqp.settlements import How
+from messaging.transports.base import Delivery
+
+__all__ = ["AmqpSubscription", "Surroundings"]
+
+_REBUILD_MIN_S: Final = 0.1
+_REBUILD_MAX_S: Final = 15.0
+_RESIZED: Final = "resized"
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a subscription needs of its transport.
+
+    Attributes:
+        link: The connection for consuming.
+        ambient: Clock and ids.
+        outlet: Where deliveries publish what they move.
+        declare: Makes the remembered topology exist again.
+        consumers_of: How many live subscriptions of ours read a queue.
+        note_dropped: Counts settlements that came too late.
+        check_s: Seconds between looks at tag, channel and connection.
+        count_s: Seconds between looks at the broker's count of consumers.
+    """
+
+    link: Link
+    ambient: Ambient
+    outlet: Outlet
+    declare: Callable[[Connection], Awaitable[None]]
+    consumers_of: Callable[[str], int]
+    note_dropped: Callable[[int], None]
+    check_s: float = 5.0
+    count_s: float = 30.0
+
+
+class _Feed:
+    """One channel's run of deliveries: counts what is unsettled and holds back what is beyond the bound."""
+
+    def __init__(self, channel: PlainChannel, subscription: "AmqpSubscription", around: Surroundings) -> None:
+        self.channel = channel
+        self.delivered_s = around.ambient.monotonic_s()
+        self.unsettled = 0
+        self.is_stopped = False
+        self._subscription = subscription
+        self._around = around
+        self._held: deque[AmqpDelivery] = deque()
+
+    def take(self, message: DeliveredMessage) -> None:
+        """Hand a message over, or hold it until there is room."""
+        self.delivered_s = self._around.ambient.monotonic_s()
+        delivery = AmqpDelivery(message, self._subscription.queue, self._settle, self._around.outlet)
+        if self.is_stopped:
+            # Handed over to nobody: it returns to the queue at once or with the channel.
+            self.channel.settle(message.delivery_tag or 0, How.GIVE_BACK)
+            return
+        self._held.append(delivery)
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        """Hand over what is held and fits. A consumer that grew may bring more than its bound for a moment."""
+        prefetch = self._subscription.prefetch
+        while self._held and not self.is_stopped and (prefetch == 0 or self.unsettled < prefetch):
+            self.unsettled += 1
+            self._subscription.on_delivery(self._held.popleft())
+
+    def stop(self) -> None:
+        """Hand over nothing more, and give back what is held."""
+        self.is_stopped = True
+        while self._held:
+            self._held.popleft().give_back()
+
+    async def aclose(self) -> None:
+        """Close the channel; the broker delivers again what is unsettled."""
+        self.is_stopped = True
+        self._held.clear()
+        await self.channel.aclose()
+        self._around.note_dropped(self.channel.lost_settlements)
+
+    def _settle(self, tag: int, how: How) -> None:
+        if not self.channel.settle(tag, how):
+            self._around.note_dropped(1)
+        self.unsettled -= 1
+        self.hand_over()
+
+
+class AmqpSubscription:
+    """A running consumer of one queue.
+
+    Args:
+        queue: The queue.
+        on_delivery: Called with each delivery; hands over, never blocks or raises.
+        prefetch: Bound on unsettled deliveries; 0 means unbounded.
+        around: What it needs of its transport.
+    """
+
+    def __init__(
+        self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int, around: Surroundings
+    ) -> None:
+        self.on_delivery = on_delivery
+        self.prefetch = prefetch
+        self._queue = queue
+        self._around = around
+        self._feed: _Feed | None = None
+        self._is_live = False
+        self._is_resizing = False
+        self._task: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._fed = asyncio.Event()
+
+    @property
+    def queue(self) -> str:
+        """The queue."""
+        return self._queue
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the broker is known to feed it now."""
+        return self._is_live and self._feed is not None and self._feed.channel.is_consuming
+
+    async def start(self) -> None:
+        """Begin to consume and return once the broker has agreed.
+
+        Raises:
+            TopologyConflictError: The queue does not exist.
+            ConfigurationError: The broker forbids it to this user.
+        """
+        self._task = asyncio.create_task(self._run(), name=f"consumer {self._queue}")
+        try:
+            await asyncio.shield(self._started)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def resize(self, prefetch: int) -> None:
+        """Change the bound. A larger one keeps the channel; a smaller one starts a fresh one."""
+        before, self.prefetch = self.prefetch, prefetch
+        feed = self._feed
+        if before == prefetch or feed is None or self._task is None:
+            return
+        if prefetch == 0 or 0 < before < prefetch:
+            await self._grow(feed)
+            return
+        self._fed.clear()
+        feed.is_stopped = True
+        feed.channel.give_up(_RESIZED)
+        if self._around.link.current is not None:
+            # Without a connection, or a broker that answers, the new bound holds from the next channel on.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RPC_TIMEOUT_S):
+                    await self._fed.wait()
+
+    async def cancel(self) -> None:
+        """Stop deliveries; what is unsettled stays settleable until the transport closes. Twice is once."""
+        await self._stop()
+        if self._feed is not None:
+            self._feed.stop()
+            try:
+                await self._feed.channel.cancel()
+            except CLIENT_ERRORS as error:
+                _log.debug("consumer.lost", queue=self._queue, reason=str(error))
+
+    async def aclose(self) -> None:
+        """Stop, let the broker read what was settled, and close the channel, within bounds."""
+        await self.cancel()
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            try:
+                async with asyncio.timeout(RPC_TIMEOUT_S / 2):
+                    await feed.channel.settled()
+            except CLIENT_ERRORS as error:
+                _log.debug("consumer.lost", queue=self._queue, reason=str(error))
+            await feed.aclose()
+
+    async def _stop(self) -> None:
+        self._is_live = False
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if not self._started.done():
+            self._started.cancel()
+
+    async def _grow(self, feed: _Feed) -> None:
+        self._is_resizing = True
+        try:
+            # The broker applies a bound to consumers that start after it, not to those that run.
+            await feed.channel.cancel()
+            await self._consume(feed)
+        except CLIENT_ERRORS as error:
+            feed.channel.give_up(str(error) or type(error).__name__)
+        finally:
+            self._is_resizing = False
+        feed.hand_over()
+
+    async def _run(self) -> None:
+        delay_s = _REBUILD_MIN_S
+        while True:
+            connection = await self._around.link.connected()
+            try:
+                reason = await self._consume_until_lost(connection)
+                delay_s = _REBUILD_MIN_S
+            except MessagingError as error:
+                self._refuse(error)
+                reason = str(error)
+                delay_s = min(delay_s * 2, _REBUILD_MAX_S)
+            if reason == _RESIZED:
+                continue
+            _log.warning("consumer.lost", queue=self._queue, reason=reason)
+            await asyncio.sleep(delay_s * self._around.ambient.jitter())
+            await self._declare_again(connection)
+
+    async def _declare_again(self, connection: Connection) -> None:
+        if not connection.is_open:
+            return
+        try:
+            await self._around.declare(connection)
+        except MessagingError as error:
+            _log.warning("consumer.lost", queue=self._queue, reason=str(error))
+
+    async def _consume_until_lost(self, connection: Connection) -> str:
+        feed = _Feed(await PlainChannel.open(connection, confirms=False), self, self._around)
+        try:
+            await self._consume(feed)
+        except CLIENT_ERRORS as error:
+            await feed.aclose()
+            raise self._meaning(error) from error
+        except BaseException:
+            await feed.aclose()
+            raise
+        self._feed = feed
+        self._is_live = True
+        self._fed.set()
+        if self._started.done():
+            _log.info("consumer.restored", queue=self._queue, prefetch=self.prefetch)
+        else:
+            _log.debug("consumer.started", queue=self._queue, prefetch=self.prefetch)
+            self._started.set_result(None)
+        reason = await self._watch(feed, connection)
+        self._is_live = False
+        self._feed = None
+        await feed.aclose()
+        return reason
+
+    async def _consume(self, feed: _Feed) -> None:
+        tag = self._around.ambient.new_id().hex
+        await feed.channel.consume(self._queue, feed.take, prefetch=self.prefetch, tag=tag)
+
+    def _meaning(self, error: Exception) -> MessagingError:
+        if isinstance(error, aiormq.ChannelNotFoundEntity):
+            return TopologyConflictError(
+                f"there is no queue {self._queue!r} to consume from; run `messaging topology apply`"
+            )
+        return declare_error(error, f"queue {self._queue!r}", "to consume from it")
+
+    def _refuse(self, error: MessagingError) -> None:
+        if isinstance(error, TopologyConflictError | ConfigurationError) and not self._started.done():
+            self._started.set_exception(error)
+
+    async def _watch(self, feed: _Feed, connection: Connection) -> str:
+        counted_s = self._around.ambient.monotonic_s()
+        while True:
+            await asyncio.wait({feed.channel.gone}, timeout=self._around.check_s)
+            if feed.channel.gone.done():
+                return feed.channel.gone.result()
+            if not connection.is_open:
+                return "the connection is gone"
+            if not self._is_resizing and not feed.channel.is_consuming:
+                return "the consumer is gone from its channel"
+            now_s = self._around.ambient.monotonic_s()
+            if now_s - counted_s >= self._around.count_s:
+                counted_s = now_s
+                reason = await self._disagreement(feed, connection)
+                if reason is not None:
+                    return reason
+
+    async def _disagreement(self, feed: _Feed, connection: Connection) -> str | None:
+        ours = self._around.consumers_of(self._queue)
+        try:
+            depth = await look(connection, self._queue)
+        except ConnectionLostError:
+            return "the broker does not answer"
+        if self._is_resizing:
+            return None
+        if depth is None:
+            return "the queue is gone"
+        if depth.consumers < ours:
+            return f"the broker counts {depth.consumers} consumers, we count {ours}"
+        idle_s = self._around.ambient.monotonic_s() - feed.delivered_s
+        if depth.messages and depth.consumers == ours and not feed.unsettled and idle_s >= self._around.count_s:
+            return f"{depth.messages} messages wait and none is delivered"
+        return None

@@ -1,0 +1,94 @@
+"""Makes topology exist, looks at queues, takes locks: each question on its own channel, because a refusal ends it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import aiormq
+
+from messaging.core.topology import Binding, Exchange, Queue, Topology
+from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
+from messaging.transports.amqp.errors import CLIENT_ERRORS, asked, declare_error
+from messaging.transports.base import QueueDepth
+
+__all__ = ["declare", "look", "take_lock"]
+
+
+async def declare(connection: Connection, topology: Topology) -> None:
+    """Make exchanges, queues and bindings exist, in this order.
+
+    Raises:
+        TopologyConflictError: Something exists with other arguments; the message shows both.
+        ConfigurationError: The broker forbids it to this user.
+        ConnectionLostError: The connection broke on the way.
+    """
+    async with connection.throwaway() as channel:
+        for exchange in topology.exchanges:
+            await _ask(_exchange(channel, exchange), f"exchange {exchange.name!r}", exchange.arguments)
+        for queue in topology.queues:
+            await _ask(_queue(channel, queue), f"queue {queue.name!r}", dict(queue.arguments))
+        for binding in topology.bindings:
+            what = f"the binding of queue {binding.queue!r} to exchange {binding.exchange!r}"
+            await _ask(_binding(channel, binding), what, binding.routing_key)
+
+
+async def look(connection: Connection, queue: str) -> QueueDepth | None:
+    """Return what waits in a queue and how many consume from it; None when there is no such queue.
+
+    Raises:
+        TopologyConflictError: It belongs to another connection alone.
+        ConnectionLostError: The connection broke.
+    """
+    async with connection.throwaway() as channel:
+        try:
+            found = await asked(channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_S))
+        except aiormq.ChannelNotFoundEntity:
+            return None
+        except CLIENT_ERRORS as error:
+            raise declare_error(error, f"queue {queue!r}", "a look at it") from error
+    return QueueDepth(messages=found.message_count or 0, consumers=found.consumer_count or 0)
+
+
+@contextlib.asynccontextmanager
+async def take_lock(connection: Connection, name: str) -> AsyncIterator[None]:
+    """Hold an exclusive queue, which ends with the connection at the latest.
+
+    Raises:
+        TopologyConflictError: Another connection holds it.
+        ConnectionLostError: The connection broke.
+    """
+    async with connection.throwaway() as channel:
+        asking = channel.queue_declare(name, exclusive=True, durable=False, timeout=RPC_TIMEOUT_S)
+        await _ask(asking, f"lock {name!r}", "to hold it alone")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(*CLIENT_ERRORS):
+            async with asyncio.timeout(RPC_TIMEOUT_S), connection.throwaway() as channel:
+                await asked(channel.queue_delete(name))
+
+
+async def _ask(asking: Awaitable[Any], what: str, arguments: object) -> None:
+    try:
+        await asked(asking)
+    except CLIENT_ERRORS as error:
+        raise declare_error(error, what, arguments) from error
+
+
+def _exchange(channel: aiormq.Channel, exchange: Exchange) -> Awaitable[Any]:
+    return channel.exchange_declare(
+        exchange.name,
+        exchange_type=exchange.type,
+        durable=True,
+        arguments=dict(exchange.arguments),
+        timeout=RPC_TIMEOUT_S,
+    )
+
+
+def _queue(channel: aiormq.Channel, queue: Queue) -> Awaitable[Any]:
+    return channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=RPC_TIMEOUT_S)
+
+
+def _binding(channel: aiormq.Channel, binding: Binding) -> Awaitable[Any]:
+    return channel.queue_bind(binding.queue, binding.exchange, binding.routing_key, timeout=RPC_TIMEOUT_S)
