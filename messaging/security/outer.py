@@ -1,0 +1,178 @@
+"""The outermost shape of a sealed message: eight parts, cut by hand (docs/spec.md, "Bytes").
+
+A general decoder would build whatever the bytes claim to be before anything is known about them. Here each part's type
+and length is read from its first bytes and checked against its limit before it is cut out, so junk costs nothing; only
+the shortest encoding is accepted, so a message has exactly one form.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgpack
+
+from messaging.errors import MalformedError, UnsupportedError
+from messaging.security import merkle
+from messaging.security.suite import leaf_of_digests, sha256
+
+__all__ = [
+    "BODY_MAX",
+    "CONTENT_MAX",
+    "CONTENT_MAX_WRAPPING",
+    "Parts",
+    "join_parts",
+    "leaf_of",
+    "read_bin",
+    "split_parts",
+]
+
+VERSION: Final = 1
+HEADER_MAX: Final = 4_096
+BLOCK_MAX: Final = 24_576
+PATH_MAX: Final = 224
+# A payload at the cap of 4 MiB, with room for the tag and the frame of the plaintext.
+CONTENT_MAX: Final = 4 * 1024 * 1024 + 64
+# Faults and replays carry a whole sealed message, which may itself be at the cap.
+CONTENT_MAX_WRAPPING: Final = CONTENT_MAX + 64 * 1024
+BODY_MAX: Final = CONTENT_MAX_WRAPPING + 32 * 1024
+SIGNATURE_BYTES: Final = 64
+
+_ARRAY_OF_8: Final = 0x98
+_BIN_8, _BIN_16, _BIN_32, _UINT_8 = 0xC4, 0xC5, 0xC6, 0xCC
+_POSITIVE_FIXINT_MAX: Final = 0x7F
+_OPENING: Final = bytes((_ARRAY_OF_8, VERSION))
+_SIGNATURE_OPENING: Final = bytes((_BIN_8, SIGNATURE_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a sealed message, as bytes that nobody has believed yet.
+
+    Attributes:
+        header, block, content: Header, key block and ciphertext.
+        signature: 64 bytes over the batch that the message is part of.
+        size, index: How many messages the batch has and which of them this is.
+        path: Hashes from this message's leaf to the root.
+    """
+
+    header: bytes
+    block: bytes
+    content: bytes
+    signature: bytes
+    size: int
+    index: int
+    path: bytes
+
+    def leaf(self) -> bytes:
+        """Return the digest that the signature covers for this message."""
+        return leaf_of_digests(sha256(self.header), sha256(self.block), sha256(self.content))
+
+
+def split_parts(body: bytes) -> Parts:
+    """Cut a message into its parts.
+
+    Raises:
+        MalformedError: Not this shape, a part beyond its limit, or not the shortest encoding.
+        UnsupportedError: Another version of the format.
+    """
+    _check_opening(body)
+    header, at = read_bin(body, 2, limit=HEADER_MAX)
+    block, at = read_bin(body, at, limit=BLOCK_MAX)
+    content, at = read_bin(body, at, limit=CONTENT_MAX_WRAPPING)
+    if body[at : at + 2] != _SIGNATURE_OPENING:
+        raise MalformedError("the signature is no 64 bytes")
+    signature = body[at + 2 : (at := at + 2 + SIGNATURE_BYTES)]
+    size, at = _read_small(body, at)
+    index, at = _read_small(body, at)
+    path, at = read_bin(body, at, limit=PATH_MAX)
+    if at != len(body):
+        raise MalformedError("bytes after the end of the sealed message")
+    if not (index < size <= merkle.BATCH_MAX and len(path) == merkle.path_length(size, index)):
+        raise MalformedError(f"message {index} of a batch of {size}, with a path of {len(path)} bytes, cannot be")
+    return Parts(header, block, content, signature, size, index, path)
+
+
+def join_parts(parts: Parts) -> bytes:
+    """Return the bytes of a message; the inverse of `split_parts`."""
+    return b"".join(
+        (
+            _OPENING,
+            _bin_opening(len(parts.header)),
+            parts.header,
+            _bin_opening(len(parts.block)),
+            parts.block,
+            _bin_opening(len(parts.content)),
+            parts.content,
+            _SIGNATURE_OPENING,
+            parts.signature,
+            msgpack.packb(parts.size),
+            msgpack.packb(parts.index),
+            _bin_opening(len(parts.path)),
+            parts.path,
+        )
+    )
+
+
+def leaf_of(sealed: bytes) -> bytes:
+    """Return the leaf of a sealed message: the 32 bytes that replies, faults and replays name it by.
+
+    Raises:
+        MalformedError, UnsupportedError: Not a sealed message.
+    """
+    return split_parts(sealed).leaf()
+
+
+def read_bin(body: bytes, at: int, *, limit: int) -> tuple[bytes, int]:
+    """Read one msgpack bin at an offset, in its shortest encoding.
+
+    Returns:
+        The bytes, and the offset behind them.
+
+    Raises:
+        MalformedError: Another type, a longer encoding than needed, beyond `limit`, or cut short.
+    """
+    kind = body[at] if at < len(body) else 0
+    if kind == _BIN_8:
+        start, shortest = at + 2, 0
+    elif kind == _BIN_16:
+        start, shortest = at + 3, 1 << 8
+    elif kind == _BIN_32:
+        start, shortest = at + 5, 1 << 16
+    else:
+        raise MalformedError("a part of the message is no byte string")
+    size = int.from_bytes(body[at + 1 : start], "big")
+    if size < shortest:
+        raise MalformedError("the length of a part is not in its shortest form")
+    if size > limit:
+        raise MalformedError(f"a part of the message claims {size} bytes; at most {limit} are allowed")
+    end = start + size
+    if end > len(body):
+        raise MalformedError("the message is cut short")
+    return body[start:end], end
+
+
+def _check_opening(body: bytes) -> None:
+    if not 2 <= len(body) <= BODY_MAX:
+        raise MalformedError(f"a sealed message has 2 to {BODY_MAX} bytes, not {len(body)}")
+    if body[0] != _ARRAY_OF_8:
+        raise MalformedError("not a sealed message: the body is no array of 8 parts")
+    if body[1] > _POSITIVE_FIXINT_MAX:
+        raise MalformedError("not a sealed message: the version is no small integer")
+    if body[1] != VERSION:
+        raise UnsupportedError(f"version {body[1]} of the sealed message; this receiver speaks version {VERSION}")
+
+
+def _read_small(body: bytes, at: int) -> tuple[int, int]:
+    first = body[at] if at < len(body) else 0xFF
+    if first <= _POSITIVE_FIXINT_MAX:
+        return first, at + 1
+    if first == _UINT_8 and at + 1 < len(body) and body[at + 1] > _POSITIVE_FIXINT_MAX:
+        return body[at + 1], at + 2
+    raise MalformedError("a place in the batch is no small integer")
+
+
+def _bin_opening(size: int) -> bytes:
+    if size < 1 << 8:
+        return bytes((_BIN_8, size))
+    if size < 1 << 16:
+        return b"\xc5" + size.to_bytes(2, "big")
+    return b"\xc6" + size.to_bytes(4, "big")

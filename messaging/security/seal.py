@@ -1,0 +1,325 @@
+"""`Sealer`: an envelope becomes sealed bytes (docs/spec.md, "Bytes", "Signature", "Data keys").
+
+Two steps, because one signature serves many messages: `prepare` does everything for one message but the signature,
+`sign` signs a batch. Only here do `Sealed` bytes come into being; there is no way to send anything else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from messaging.core.ambient import Ambient
+from messaging.core.envelope import Envelope, Kind
+from messaging.core.names import is_operator, owner_of
+from messaging.core.sealed import Sealed
+from messaging.core.topology import Names
+from messaging.errors import ConfigurationError, MalformedError, MessageTooLargeError, PolicyError
+from messaging.security import merkle, suite
+from messaging.security.bundle import OPS_GROUP, TrustBundle
+from messaging.security.content import pack_content
+from messaging.security.datakeys import SendKeys
+from messaging.security.header import (
+    EXTENSION_VALUE_MAX,
+    HASH_BYTES,
+    Address,
+    check_address,
+    is_reply_queue,
+    pack_header,
+)
+from messaging.security.keyring import Keyring
+from messaging.security.keys import SigningKey
+from messaging.security.outer import CONTENT_MAX, CONTENT_MAX_WRAPPING, Parts, join_parts
+from messaging.security.trust import TrustStore
+
+__all__ = ["Sealer", "Unsigned"]
+
+_WAYS_MAX: Final = 1_024
+_WAYS_LIFE_S: Final = 60.0
+_WITH_BIND: Final = frozenset({Kind.REPLY, Kind.FAULT, Kind.REPLAY})
+_WRAPPING: Final = frozenset({Kind.FAULT, Kind.REPLAY})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Unsigned:
+    """A sealed message that waits for its signature.
+
+    Attributes:
+        header: Header bytes.
+        block: Key block bytes.
+        content: Ciphertext.
+        leaf: What replies and faults will name it by, 32 bytes.
+        signer: The key that has to sign it.
+    """
+
+    header: bytes
+    block: bytes
+    content: bytes
+    leaf: bytes
+    signer: SigningKey
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the sealed message, less the few bytes of its frame."""
+        return len(self.header) + len(self.block) + len(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    # What all messages of one type to one place share: the policy has said yes, the recipients are known.
+    opening: bytes
+    recipients: tuple[str, ...]
+    signer: SigningKey
+
+
+class Sealer:
+    """Seals for one service or operator.
+
+    Args:
+        keyring: Its keys.
+        trust: The bundle in force.
+        names: The namespace.
+        ambient: Gives the time.
+    """
+
+    def __init__(self, keyring: Keyring, trust: TrustStore, names: Names, *, ambient: Ambient) -> None:
+        self._keyring = keyring
+        self._trust = trust
+        self._names = names
+        self._ambient = ambient
+        self._data_keys = SendKeys(keyring.service, ambient=ambient)
+        self._ways: dict[tuple[Kind, str, int, str, str], _Way] = {}
+        self._ways_of: bytes = b""
+        self._ways_born_s = 0.0
+
+    def recipients(self, envelope: Envelope) -> tuple[str, ...]:
+        """Return who will be able to read it; nobody when it is an event without subscribers.
+
+        Raises:
+            ConfigurationError: There is no trust bundle to ask.
+        """
+        return _recipients(envelope, self._trust.usable())
+
+    def prepare(self, envelope: Envelope, *, routing_key: str) -> Unsigned:
+        """Encrypt a message; only its signature is missing.
+
+        Args:
+            envelope: Complete, with this service as its sender.
+            routing_key: Routing key of the first publish.
+
+        Raises:
+            PolicyError: The policy does not allow it; the message says which rule would.
+            ConfigurationError: The envelope contradicts itself, or the bundle lacks a key.
+            MessageTooLargeError: The payload is beyond the cap.
+        """
+        bundle = self._trust.usable()
+        _check_envelope(envelope, bundle, self._names)
+        way = self._way(envelope, routing_key, bundle)
+        plaintext = pack_content(codec=envelope.codec, headers=envelope.headers, payload=envelope.payload)
+        limit = CONTENT_MAX_WRAPPING if envelope.kind in _WRAPPING else CONTENT_MAX
+        size = len(plaintext) + suite.TAG_BYTES
+        if size > limit:
+            raise MessageTooLargeError(
+                f"{envelope.type} has {size} bytes, at most {limit} are possible: store the large part elsewhere and "
+                "send a reference"
+            )
+        data_key = self._data_keys.take(
+            way.recipients, signer=way.signer, bundle=bundle, issued_at_ms=envelope.issued_at_ms, size=size
+        )
+        mid, salt = envelope.id.bytes, suite.fresh_bytes(16)
+        content_key, commitment = data_key.key.derive(salt, mid)
+        header = pack_header(
+            way.opening,
+            mid=mid,
+            iat=envelope.issued_at_ms,
+            exp=envelope.expires_at_ms,
+            corr=None if envelope.correlation_id is None else envelope.correlation_id.bytes,
+            bind=envelope.bind,
+            rto=envelope.reply_to,
+            salt=salt,
+            cmt=commitment,
+            ext=_extensions(envelope, bundle.version),
+        )
+        content = suite.aead_seal(content_key, plaintext, block_digest=data_key.block_digest, header=header)
+        leaf = suite.leaf_of_digests(suite.sha256(header), data_key.block_digest, suite.sha256(content))
+        return Unsigned(header, data_key.block, content, leaf, way.signer)
+
+    def sign(self, batch: Sequence[Unsigned]) -> list[Sealed]:
+        """Sign a batch and return its messages in order.
+
+        Args:
+            batch: 1 to 128 messages; one signature, or one more when a rotation of keys falls into it.
+
+        Raises:
+            ValueError: The batch is empty or too large.
+        """
+        if not 1 <= len(batch) <= merkle.BATCH_MAX:
+            raise ValueError(f"a batch has 1 to {merkle.BATCH_MAX} messages, not {len(batch)}")
+        groups: dict[bytes, list[int]] = {}
+        for at, unsigned in enumerate(batch):
+            groups.setdefault(unsigned.signer.kid, []).append(at)
+        sealed: dict[int, Sealed] = {}
+        for places in groups.values():
+            sealed.update(zip(places, _signed([batch[at] for at in places]), strict=True))
+        return [sealed[at] for at in range(len(batch))]
+
+    def seal(self, envelope: Envelope, *, routing_key: str) -> Sealed:
+        """Prepare and sign one message; raises as `prepare` does."""
+        return self.sign([self.prepare(envelope, routing_key=routing_key)])[0]
+
+    def _way(self, envelope: Envelope, routing_key: str, bundle: TrustBundle) -> _Way:
+        now_s = self._ambient.monotonic_s()
+        if (
+            self._ways_of != bundle.generation
+            or now_s - self._ways_born_s > _WAYS_LIFE_S
+            or len(self._ways) >= _WAYS_MAX
+        ):
+            self._ways.clear()
+            self._ways_of, self._ways_born_s = bundle.generation, now_s
+        place = (envelope.kind, envelope.name, envelope.version, envelope.audience, routing_key)
+        found = self._ways.get(place)
+        if found is None:
+            found = self._ways[place] = self._found_way(envelope, routing_key, bundle)
+        return found
+
+    def _found_way(self, envelope: Envelope, routing_key: str, bundle: TrustBundle) -> _Way:
+        if envelope.sender != self._keyring.service:
+            raise ConfigurationError(f"{self._keyring.service!r} cannot seal a message of {envelope.sender!r}")
+        signer = self._signer(bundle)
+        address = Address(
+            suite=suite.SUITE_1,
+            kind=envelope.kind,
+            typ=envelope.type,
+            sender=envelope.sender,
+            skid=signer.kid,
+            aud=envelope.audience,
+            ex=self._names.exchange_of(envelope.kind, envelope.audience),
+            rk=routing_key,
+        )
+        try:
+            check_address(address, self._names)
+        except MalformedError as exc:
+            raise ConfigurationError(
+                f"{envelope.kind.word} {envelope.type!r} to {envelope.audience!r} by {routing_key!r}: {exc}"
+            ) from exc
+        recipients = _recipients(envelope, bundle)
+        _check_recipients(envelope, recipients, bundle)
+        _check_policy(envelope, bundle)
+        return _Way(address.pack(), recipients, signer)
+
+    def _signer(self, bundle: TrustBundle) -> SigningKey:
+        active = bundle.active_signing_ids(self._keyring.service, now_ms=self._ambient.now_ms())
+        for key in self._keyring.signing:
+            if key.kid in active:
+                return key
+        raise ConfigurationError(
+            f"no signing key in the keyring of {self._keyring.service!r} is active in trust bundle version "
+            f"{bundle.version}; install key file and bundle of the same rotation"
+        )
+
+
+def _signed(batch: Sequence[Unsigned]) -> list[Sealed]:
+    root, paths = merkle.paths([unsigned.leaf for unsigned in batch])
+    signer = batch[0].signer
+    signature = signer.sign(suite.root_statement(signer.kid, len(batch), root))
+    return [
+        Sealed(
+            join_parts(
+                Parts(unsigned.header, unsigned.block, unsigned.content, signature, len(batch), index, paths[index])
+            )
+        )
+        for index, unsigned in enumerate(batch)
+    ]
+
+
+def _recipients(envelope: Envelope, bundle: TrustBundle) -> tuple[str, ...]:
+    policy = bundle.policy
+    match envelope.kind:
+        case Kind.EVENT:
+            readers = set(policy.audience_of_event(envelope.name))
+            if not readers:
+                return ()
+        case Kind.FAULT:
+            readers = {envelope.sender, envelope.audience}
+            if bundle.encryption.get(OPS_GROUP):
+                readers.add(OPS_GROUP)
+        case _:
+            readers = {envelope.audience}
+    if policy.demands_escrow(envelope.kind):
+        readers.add(OPS_GROUP)
+    return tuple(sorted(readers))
+
+
+def _check_recipients(envelope: Envelope, recipients: tuple[str, ...], bundle: TrustBundle) -> None:
+    if not recipients:
+        raise ConfigurationError(
+            f"event {envelope.name!r} has no subscriber in policy.subscribe of trust bundle version {bundle.version}: "
+            "there is nobody to seal it to"
+        )
+    unknown = [rid for rid in recipients if rid not in bundle.encryption]
+    if unknown:
+        raise ConfigurationError(
+            f"no keys of {unknown[0]!r} in trust bundle version {bundle.version}; "
+            f"run `messaging trust add {unknown[0]}` and install the new bundle"
+        )
+
+
+def _check_policy(envelope: Envelope, bundle: TrustBundle) -> None:
+    sender, name, to = envelope.sender, envelope.name, owner_of(envelope.name)
+    match envelope.kind:
+        case Kind.COMMAND | Kind.REQUEST:
+            allowed = bundle.policy.rule_for(sender, envelope.kind, name, to) is not None
+        case Kind.EVENT:
+            allowed = sender == to or bundle.policy.rule_for(sender, envelope.kind, name, to) is not None
+        case Kind.REPLAY:
+            _check_replay(envelope, bundle)
+            return
+        case Kind.REPLY | Kind.FAULT:
+            # Implied by the request that is answered and by the message that failed.
+            return
+    if not allowed:
+        raise PolicyError(
+            f"trust bundle version {bundle.version} does not let {sender!r} send {envelope.kind.word} {name!r}; add "
+            f'{{"from": "{sender}", "kind": "{envelope.kind.word}", "name": "{name}", "to": "{to}"}} '
+            "to policy.send and sign the bundle"
+        )
+
+
+def _check_replay(envelope: Envelope, bundle: TrustBundle) -> None:
+    sender, name, to = envelope.sender, envelope.name, envelope.audience
+    if not is_operator(sender) or not bundle.policy.may_replay(sender, name, to):
+        raise PolicyError(
+            f"policy of trust bundle version {bundle.version} does not let {sender!r} replay {name!r} in {to!r}; only "
+            f'operators may: add {{"operator": "ops:…", "name": "{name}", "to": "{to}", "force": false}} to '
+            "policy.replay and sign the bundle"
+        )
+
+
+def _check_envelope(envelope: Envelope, bundle: TrustBundle, names: Names) -> None:
+    kind = envelope.kind
+    life_ms = envelope.expires_at_ms - envelope.issued_at_ms
+    if envelope.issued_at_ms < 0 or not 0 < life_ms <= bundle.max_lifetime_ms:
+        raise ConfigurationError(
+            f"{envelope.type} would live {life_ms} ms; it must expire after it is issued and within "
+            f"{bundle.max_lifetime_ms // 1000} s (max_lifetime_s of the trust bundle)"
+        )
+    if (0 if envelope.bind is None else len(envelope.bind)) != (HASH_BYTES if kind in _WITH_BIND else 0):
+        raise ConfigurationError(f"{kind.word} {envelope.type}: bind is the 32-byte leaf of what it answers or wraps")
+    if kind is not Kind.REQUEST and envelope.reply_to is not None:
+        raise ConfigurationError(f"{kind.word} {envelope.type}: only a request names a reply queue")
+    if kind is Kind.REQUEST and not is_reply_queue(envelope.reply_to or "", envelope.sender, names):
+        raise ConfigurationError(f"{kind.word} {envelope.type}: reply_to must be a reply queue of {envelope.sender!r}")
+    if kind is Kind.REPLY and envelope.correlation_id is None:
+        raise ConfigurationError(f"{kind.word} {envelope.type}: correlation_id is the id of the request")
+
+
+def _extensions(envelope: Envelope, bundle_version: int) -> dict[str, Any]:
+    # Keys in ascending order, as the header demands.
+    version = bundle_version if envelope.bundle_version is None else envelope.bundle_version
+    extensions: dict[str, Any] = {"bv": version}
+    if envelope.causation_id is not None:
+        extensions["cause"] = envelope.causation_id.bytes
+    if envelope.traceparent is not None:
+        if len(envelope.traceparent.encode()) > EXTENSION_VALUE_MAX:
+            raise ConfigurationError(f"traceparent is beyond {EXTENSION_VALUE_MAX} bytes")
+        extensions["traceparent"] = envelope.traceparent
+    return extensions

@@ -1,0 +1,152 @@
+"""`TrustStore`: the trust bundle in force, replaced only by a newer one that holds (docs/trust.md, "Versions").
+
+A bundle that does not verify, is older, or has the version of the current one with other bytes is refused, and the last
+good one stays in force. When it expires, known keys go on for a day, loudly; then nothing is believed any more.
+"""
+
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from messaging.core.ambient import Ambient
+from messaging.errors import ConfigurationError
+from messaging.security.bundle import TrustBundle
+from messaging.security.bundle_format import BUNDLE_MAX, verify_bundle
+from messaging.security.keyring import Keyring, check_keyring
+
+__all__ = ["BUNDLE_FILE", "Freshness", "TrustStore", "open_trust"]
+
+BUNDLE_FILE: Final = "trust.bundle"
+GRACE_MS: Final = 24 * 3_600_000
+
+
+class Freshness(Enum):
+    """How old the bundle in force is: within its life, in the day after, or beyond."""
+
+    FRESH = "fresh"
+    GRACE = "grace"
+    EXPIRED = "expired"
+
+
+class TrustStore:
+    """Holds the bundle in force.
+
+    Args:
+        keyring: Pins the roots and the realm.
+        ambient: Gives the time.
+        minimum_version: Lowest version to accept, remembered from earlier runs.
+    """
+
+    def __init__(self, keyring: Keyring, *, ambient: Ambient, minimum_version: int = 0) -> None:
+        self._keyring = keyring
+        self._ambient = ambient
+        self._minimum_version = minimum_version
+        self._current: TrustBundle | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a bundle at all."""
+        return self._current is not None
+
+    @property
+    def current(self) -> TrustBundle:
+        """The bundle in force.
+
+        Raises:
+            ConfigurationError: None has been loaded.
+        """
+        if self._current is None:
+            raise ConfigurationError(
+                f"no trust bundle is loaded for {self._keyring.service!r}; put {BUNDLE_FILE} beside the key file, "
+                "or make both with `messaging trust init`"
+            )
+        return self._current
+
+    def usable(self) -> TrustBundle:
+        """Return the bundle in force if it may still be relied on.
+
+        Raises:
+            ConfigurationError: None has been loaded, or it is expired for more than a day.
+        """
+        bundle = self.current
+        if self._ambient.now_ms() > bundle.expires_at_ms + GRACE_MS:
+            raise ConfigurationError(
+                f"trust bundle version {bundle.version} is expired for more than a day; install a newer {BUNDLE_FILE}"
+            )
+        return bundle
+
+    def freshness(self) -> Freshness:
+        """Return how old the bundle in force is.
+
+        Raises:
+            ConfigurationError: None has been loaded.
+        """
+        late_ms = self._ambient.now_ms() - self.current.expires_at_ms
+        if late_ms <= 0:
+            return Freshness.FRESH
+        return Freshness.GRACE if late_ms <= GRACE_MS else Freshness.EXPIRED
+
+    def replace(self, raw: bytes) -> TrustBundle:
+        """Verify a bundle and put it in force.
+
+        Args:
+            raw: Content of `trust.bundle`.
+
+        Raises:
+            ConfigurationError: It does not verify, is too old, or contradicts the current one; that one stays.
+        """
+        keyring = self._keyring
+        bundle = verify_bundle(raw, roots=keyring.roots, threshold=keyring.threshold, realm=keyring.realm)
+        lowest = self._minimum_version if self._current is None else self._current.version
+        if bundle.version < lowest:
+            raise ConfigurationError(
+                f"trust bundle version {bundle.version} is older than version {lowest}, which was in force before; "
+                "install the newest one"
+            )
+        if self._current is not None and bundle.version == lowest and bundle.generation != self._current.generation:
+            raise ConfigurationError(
+                f"two different trust bundles have version {lowest}; sign the newer one with version {lowest + 1}"
+            )
+        if self._ambient.now_ms() > bundle.expires_at_ms + GRACE_MS:
+            raise ConfigurationError(
+                f"trust bundle version {bundle.version} is expired for more than a day; install a newer one"
+            )
+        self._current = bundle
+        return bundle
+
+    def reload(self, path: Path) -> bool:
+        """Read the file again.
+
+        Returns:
+            Whether another bundle is in force now.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or its bundle is refused; the current one stays.
+        """
+        before = self._current
+        after = self.replace(_read(path))
+        return before is None or before.generation != after.generation
+
+
+def open_trust(keyring: Keyring, path: Path, *, ambient: Ambient, minimum_version: int = 0) -> TrustStore:
+    """Return a store with the bundle of a file in force, compared with the keyring.
+
+    Raises:
+        ConfigurationError: The bundle is missing, refused, or does not fit the keyring.
+    """
+    store = TrustStore(keyring, ambient=ambient, minimum_version=minimum_version)
+    store.reload(path)
+    check_keyring(keyring, store.current)
+    return store
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(BUNDLE_MAX + 1)
+    except FileNotFoundError as exc:
+        raise ConfigurationError(
+            f"no trust bundle at {path}; run `messaging trust init` or set MESSAGING_KEYS to the folder that has it"
+        ) from exc
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read the trust bundle {path}: {exc.strerror}; mend its permissions") from exc
