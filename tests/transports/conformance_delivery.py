@@ -8,7 +8,7 @@ from messaging.core.topology import Argument
 from messaging.errors import TopologyConflictError
 from messaging.transports.base import Death, Delivery, QueueDepth
 from tests.support.waiting import eventually, holds
-from tests.transports.rig import LIMIT_S, Recorder, Rig, dlx, eventually_depth, publish, to, work
+from tests.transports.rig import LIMIT_S, Recorder, Rig, ack, dlx, eventually_depth, publish, reject, to, work
 
 QUEUE_TYPES = pytest.mark.parametrize(
     "arguments", [{"x-queue-type": "quorum", "x-delivery-limit": 100}, {}], ids=["quorum", "classic"]
@@ -23,7 +23,7 @@ class DeliveryCases:
     async def test_competing_consumers_share_and_none_gets_a_copy(self, rig: Rig) -> None:
         publisher, queue = await rig.transport(), rig.names.queue("orders", "commands")
         await publisher.declare(work(rig.names))
-        recorders = [Recorder(settle=Delivery.ack) for _ in range(3)]
+        recorders = [Recorder(settle=ack) for _ in range(3)]
         for recorder in recorders:
             await (await rig.transport()).consume(queue, recorder, prefetch=5)
 
@@ -37,7 +37,7 @@ class DeliveryCases:
     async def test_consumers_of_one_transport_share_too(self, rig: Rig) -> None:
         transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
         await transport.declare(work(rig.names))
-        one, two = Recorder(settle=Delivery.ack), Recorder(settle=Delivery.ack)
+        one, two = Recorder(settle=ack), Recorder(settle=ack)
         await transport.consume(queue, one, prefetch=1)
         await transport.consume(queue, two, prefetch=1)
 
@@ -79,7 +79,7 @@ class DeliveryCases:
         transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
         other_queue = rig.names.queue("users", "commands")
         await transport.declare(work(rig.names) + work(rig.names, service="users"))
-        slow, quick, other = Recorder(), Recorder(settle=Delivery.ack), Recorder(settle=Delivery.ack)
+        slow, quick, other = Recorder(), Recorder(settle=ack), Recorder(settle=ack)
         await transport.consume(queue, slow, prefetch=2)
         await transport.consume(queue, quick, prefetch=2)
         await transport.consume(other_queue, other, prefetch=2)
@@ -159,7 +159,7 @@ class DeliveryCases:
     async def test_acked_message_is_gone(self, rig: Rig, arguments: dict[str, Argument]) -> None:
         transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
         await transport.declare(work(rig.names, arguments))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(queue, recorder, prefetch=10)
         await publish(transport, to(rig.names.commands), b"a", b"b")
         await recorder.reaches(2)
@@ -242,7 +242,7 @@ class DeliveryCases:
         await publish(transport, to(rig.names.commands), b"x")
         (delivery,) = await first.reaches(1)
         await subscription.cancel()
-        second = Recorder(settle=Delivery.ack)
+        second = Recorder(settle=ack)
         await (await rig.transport()).consume(queue, second, prefetch=1)
 
         delivery.give_back()
@@ -265,7 +265,7 @@ class DeliveryCases:
 
         await rig.kill(doomed)
 
-        after = Recorder(settle=Delivery.ack)
+        after = Recorder(settle=ack)
         await publisher.consume(queue, after, prefetch=10)
         await after.reaches(3)
         assert sorted(after.bodies) == [b"a", b"b", b"c"]
@@ -277,7 +277,7 @@ class DeliveryCases:
         publisher, doomed, survivor = [await rig.transport() for _ in range(3)]
         queue = rig.names.queue("orders", "commands")
         await publisher.declare(work(rig.names))
-        held, handled = Recorder(), Recorder(settle=Delivery.ack)
+        held, handled = Recorder(), Recorder(settle=ack)
         await doomed.consume(queue, held, prefetch=5)
         await survivor.consume(queue, handled, prefetch=5)
         await publish(publisher, to(rig.names.commands), *(b"%d" % number for number in range(50)))
@@ -292,10 +292,10 @@ class DeliveryCases:
 
     async def test_rejects_beyond_the_delivery_limit_dead_letter(self, rig: Rig) -> None:
         transport = await rig.transport()
-        dead = Recorder(settle=Delivery.ack)
+        dead = Recorder(settle=ack)
         await transport.declare(dlx(rig.names) + work(rig.names, _limited(rig)))
         await transport.consume(rig.names.queue("orders", "dead"), dead, prefetch=10)
-        recorder = Recorder(settle=Delivery.reject)
+        recorder = Recorder(settle=reject)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
         await publish(transport, to(rig.names.commands), b"poison")
@@ -313,7 +313,7 @@ class DeliveryCases:
     async def test_crashes_beyond_the_delivery_limit_dead_letter(self, rig: Rig) -> None:
         transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
         await transport.declare(dlx(rig.names) + work(rig.names, _limited(rig)))
-        dead = Recorder(settle=Delivery.ack)
+        dead = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "dead"), dead, prefetch=10)
         await publish(transport, to(rig.names.commands), b"poison")
 
@@ -364,7 +364,7 @@ class DeliveryCases:
         with pytest.raises(TopologyConflictError, match=r"orders\.missing"):
             await transport.consume(missing, Recorder(), prefetch=1)
 
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(queue, recorder, prefetch=1)
         await publish(transport, to(rig.names.commands), b"x")
         await recorder.reaches(1)

@@ -7,7 +7,7 @@ import pytest
 
 from messaging.core.topology import Argument, Binding, Exchange, Queue, Topology
 from messaging.errors import PublishNotConfirmedError, UnroutableError
-from messaging.transports.base import Death, Delivery
+from messaging.transports.base import Death
 from tests.support.sealing import as_sealed
 from tests.support.waiting import holds
 from tests.transports.rig import (
@@ -15,6 +15,7 @@ from tests.transports.rig import (
     LIMIT_S,
     Recorder,
     Rig,
+    ack,
     depth_of,
     dlx,
     eventually_depth,
@@ -35,7 +36,7 @@ class ExpiryCases:
     async def test_delayed_message_returns_to_its_queue_only(self, rig: Rig) -> None:
         transport, commands = await rig.transport(), rig.names.queue("orders", "commands")
         await transport.declare(rung(rig.names, 200))
-        recorder, other = Recorder(settle=Delivery.ack), Recorder()
+        recorder, other = Recorder(settle=ack), Recorder()
         await transport.consume(commands, recorder, prefetch=10)
         await transport.consume(rig.names.queue("orders", "events"), other, prefetch=10)
         started_s = time.monotonic()
@@ -53,7 +54,7 @@ class ExpiryCases:
     async def test_delayed_message_keeps_attempt_and_first_failure(self, rig: Rig) -> None:
         transport, commands = await rig.transport(), rig.names.queue("orders", "commands")
         await transport.declare(rung(rig.names, 100))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(commands, recorder, prefetch=10)
         route, retried = to(rig.names.rung("orders", 100), commands), label(1, attempt=2, first_failed_ms=1_700_000)
 
@@ -82,7 +83,7 @@ class ExpiryCases:
     async def test_shorter_delay_returns_first_and_one_rung_keeps_its_order(self, rig: Rig) -> None:
         transport, commands = await rig.transport(), rig.names.queue("orders", "commands")
         await transport.declare(rung(rig.names, 600) + rung(rig.names, 150))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(commands, recorder, prefetch=10)
 
         for number in range(3):
@@ -102,7 +103,7 @@ class ExpiryCases:
             "x-dead-letter-exchange": rig.names.undeliverable_exchange("orders"),
         }
         await transport.declare(dlx(rig.names) + work(rig.names, arguments))
-        dead = Recorder(settle=Delivery.ack)
+        dead = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "dead"), dead, prefetch=10)
 
         await publish(transport, to(rig.names.commands), b"too late")
@@ -145,7 +146,7 @@ class ExpiryCases:
             bindings=(Binding(exchange=rig.names.replies, queue=queue, routing_key=queue),),
         )
         await requester.declare(replies)
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await requester.consume(queue, recorder, prefetch=10)
         await publish(server, to(rig.names.replies, queue), b"in time")
         await recorder.reaches(1)
@@ -165,7 +166,7 @@ class ExpiryCases:
 
         await publish(transport, to(rig.names.events), b"1", b"2", b"3", b"4", b"5")
 
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await eventually_depth(transport, queue, 3)
         await transport.consume(queue, recorder, prefetch=10)
         await recorder.reaches(3)
@@ -177,7 +178,7 @@ class ExpiryCases:
 
         await publish(transport, to(rig.names.events), *(bytes([number]) * 300 for number in range(5)))
 
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await eventually_depth(transport, queue, 3)
         await transport.consume(queue, recorder, prefetch=10)
         await recorder.reaches(3)
@@ -190,7 +191,7 @@ class ExpiryCases:
             "x-dead-letter-exchange": rig.names.undeliverable_exchange("orders"),
         }
         await transport.declare(dlx(rig.names) + work(rig.names, arguments))
-        dead = Recorder(settle=Delivery.ack)
+        dead = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "dead"), dead, prefetch=10)
 
         await publish(transport, to(rig.names.commands), b"old", b"new")
@@ -210,7 +211,7 @@ class ExpiryCases:
         assert caught.value.refused
         assert caught.value.message_id is not None
         assert caught.value.message_id.hex == label(3).message_id
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(queue, recorder, prefetch=10)
         await recorder.reaches(2)
         await publish(transport, to(rig.names.commands), b"4", first=4)

@@ -14,10 +14,10 @@ from messaging.errors import (
     PublishNotConfirmedError,
     TopologyConflictError,
 )
-from messaging.transports.base import Delivery, LinkState, Transport
+from messaging.transports.base import LinkState, Transport
 from tests.support.sealing import as_sealed
 from tests.support.waiting import eventually, holds
-from tests.transports.rig import LIMIT_S, Recorder, Rig, eventually_depth, label, publish, to, work
+from tests.transports.rig import LIMIT_S, Recorder, Rig, ack, eventually_depth, label, publish, to, work
 
 
 class LifecycleCases:
@@ -70,7 +70,7 @@ class LifecycleCases:
     async def test_transport_lives_on_after_a_conflict(self, rig: Rig) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
         with pytest.raises(TopologyConflictError):
@@ -123,7 +123,7 @@ class LifecycleCases:
             delivery.ack()
 
         assert transport.state.dropped_acks == 2
-        again = Recorder(settle=Delivery.ack)
+        again = Recorder(settle=ack)
         await (await rig.transport()).consume(queue, again, prefetch=10)
         await again.reaches(2)
         assert sorted(again.bodies) == [b"a", b"b"]
@@ -164,7 +164,7 @@ class LifecycleCases:
         await publish(first, to(rig.names.commands), b"kept")
         await first.aclose()
 
-        second, recorder = await rig.transport(), Recorder(settle=Delivery.ack)
+        second, recorder = await rig.transport(), Recorder(settle=ack)
         await second.declare(work(rig.names))
         await second.consume(rig.names.queue("orders", "commands"), recorder, prefetch=1)
 
@@ -211,7 +211,7 @@ class LifecycleCases:
                     group.create_task(rig.cut(transport))
 
         assert [number for number, outcome in outcomes.items() if outcome is not None] == []
-        seen = Recorder(settle=Delivery.ack)
+        seen = Recorder(settle=ack)
         await (await rig.transport()).consume(queue, seen, prefetch=100)
         await eventually(lambda: len(set(seen.bodies)) == 200, LIMIT_S, what=lambda: f"{len(set(seen.bodies))} of 200")
 
@@ -250,7 +250,7 @@ class LifecycleCases:
 
         assert all(isinstance(outcome, PublishNotConfirmedError) for outcome in late)
         assert took_s < 3.0
-        seen = Recorder(settle=Delivery.ack)
+        seen = Recorder(settle=ack)
         await transport.consume(queue, seen, prefetch=100)
         wanted = {b"%d" % number for number in range(50)}
         await eventually(lambda: wanted <= set(seen.bodies), LIMIT_S, what=lambda: f"{len(seen)} came")
@@ -288,7 +288,7 @@ class LifecycleCases:
         with pytest.raises(MessageTooLargeError):
             await transport.publish(as_sealed(body), to(rig.names.commands), label(), timeout_s=3 * LIMIT_S)
 
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=1)
         await _publish(transport, rig.names, 1, timeout_s=2 * LIMIT_S)
         await recorder.reaches(1)

@@ -6,7 +6,6 @@ import pytest
 
 from messaging.core.topology import Binding, Exchange, Queue, Topology
 from messaging.errors import TopologyConflictError, UnroutableError
-from messaging.transports.base import Delivery
 from tests.support.sealing import as_sealed
 from tests.support.waiting import eventually, holds
 from tests.transports.rig import (
@@ -14,6 +13,7 @@ from tests.transports.rig import (
     LIMIT_S,
     Recorder,
     Rig,
+    ack,
     depth_of,
     dlx,
     eventually_depth,
@@ -89,7 +89,7 @@ class RoutingCases:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
         bodies = [b"%d" % number for number in range(200)]
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
         await publish(transport, to(rig.names.commands), *bodies)
@@ -101,7 +101,7 @@ class RoutingCases:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
         await publish(transport, to(rig.names.commands), b"early")
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
 
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
@@ -112,7 +112,7 @@ class RoutingCases:
     async def test_body_is_not_changed(self, rig: Rig, body: bytes) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
         await publish(transport, to(rig.names.commands), body)
@@ -123,7 +123,7 @@ class RoutingCases:
     async def test_attempt_and_first_failure_travel_beside_the_body(self, rig: Rig) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
         retried = label(1, attempt=3, first_failed_ms=1_700_000_000_123)
@@ -136,7 +136,7 @@ class RoutingCases:
     async def test_attempt_out_of_bounds_counts_as_the_first(self, rig: Rig, claim: object) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
         await rig.inject(rig.names.commands, KEY, b"junk", headers={"x-attempt": claim})
@@ -148,7 +148,7 @@ class RoutingCases:
     async def test_first_failure_that_is_no_time_is_ignored(self, rig: Rig, claim: object) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
         await rig.inject(rig.names.commands, KEY, b"junk", headers={"x-first-failed": claim})
@@ -159,7 +159,7 @@ class RoutingCases:
     async def test_foreign_message_without_properties_is_delivered(self, rig: Rig) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
 
         await rig.inject(rig.names.commands, KEY, b"foreign")
@@ -205,7 +205,7 @@ class RoutingCases:
     async def test_each_subscribing_service_gets_its_own_copy(self, rig: Rig) -> None:
         transport = await rig.transport()
         services = ["orders", "users", "billing"]
-        recorders = {service: Recorder(settle=Delivery.ack) for service in services}
+        recorders = {service: Recorder(settle=ack) for service in services}
         for service in services:
             await transport.declare(work(rig.names, service=service))
             await transport.consume(rig.names.queue(service, "commands"), recorders[service], prefetch=10)
@@ -270,7 +270,7 @@ class RoutingCases:
                 bindings=(Binding(exchange=back, queue=queue, routing_key=queue),),
             )
         )
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "dead"), recorder, prefetch=10)
 
         await publish(transport, to(back, queue), b"known")
@@ -284,7 +284,7 @@ class RoutingCases:
         transport, elsewhere = await rig.transport(), rig.names.undeliverable_exchange("orders")
         queue = rig.names.queue("orders", "commands")
         await transport.declare(work(rig.names) + dlx(rig.names))
-        originals, copies = Recorder(), Recorder(settle=Delivery.ack)
+        originals, copies = Recorder(), Recorder(settle=ack)
         await transport.consume(queue, originals, prefetch=10)
         await transport.consume(rig.names.queue("orders", "dead"), copies, prefetch=10)
         first = label(9, attempt=4, first_failed_ms=1_700_000_000_000)
@@ -319,7 +319,7 @@ class RoutingCases:
         await transport.declare(work(rig.names) + fanout(samples, samples))
         recorder = Recorder()
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
-        taken = Recorder(settle=Delivery.ack)
+        taken = Recorder(settle=ack)
         await transport.consume(samples, taken, prefetch=10)
         await publish(transport, to(rig.names.commands), b"0123456789")
         (delivery,) = await recorder.reaches(1)
@@ -335,7 +335,7 @@ class RoutingCases:
     async def test_publishes_in_flight_all_arrive(self, rig: Rig) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))
-        recorder = Recorder(settle=Delivery.ack)
+        recorder = Recorder(settle=ack)
         await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=100)
         bodies = [b"%d" % number for number in range(1_000)]
 

@@ -17,12 +17,14 @@ __all__ = [
     "LIMIT_S",
     "Recorder",
     "Rig",
+    "ack",
     "depth_of",
     "dlx",
     "eventually_depth",
     "fanout",
     "label",
     "publish",
+    "reject",
     "rung",
     "to",
     "work",
@@ -93,6 +95,16 @@ class Recorder:
             what=lambda: f"{count} deliveries ({len(self.deliveries)} came)",
         )
         return self.deliveries
+
+
+def ack(delivery: Delivery) -> None:
+    """Settle: done with it."""
+    delivery.ack()
+
+
+def reject(delivery: Delivery) -> None:
+    """Give it back as a failure."""
+    delivery.reject()
 
 
 def label(number: int = 0, *, attempt: int = 1, first_failed_ms: int | None = None) -> Label:
