@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check coverage clean setup broker broker-if-possible
+.PHONY: help demo test test-fast check coverage clean setup broker broker-if-possible postgres
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -15,13 +15,13 @@ demo: ## see services exchange sealed messages, end to end (BROKER=embedded need
 	@$(MAKE) --no-print-directory -j2 setup $(if $(filter embedded,$(BROKER)),,broker-if-possible)
 	@$(BIN)/python -m services.demo --broker $(BROKER)
 
-test: ## run all tests, on a real RabbitMQ, with coverage
-	@$(MAKE) --no-print-directory -j2 setup broker
+test: ## run all tests, on a real RabbitMQ and PostgreSQL, with coverage
+	@$(MAKE) --no-print-directory -j3 setup broker postgres
 	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=json:build/coverage.json
 	@$(BIN)/python scripts/check_coverage.py build/coverage.json
 
-test-fast: setup ## run the tests that need no broker
-	@$(PYTEST) -m "not broker"
+test-fast: setup ## run the tests that need no broker and no database server
+	@$(PYTEST) -m "not broker and not postgres"
 
 check: setup ## format, lint, layers, types, rules of the house
 	$(BIN)/ruff format --check .
@@ -52,3 +52,6 @@ broker:
 
 broker-if-possible:
 	@scripts/ensure-broker.sh --optional
+
+postgres:
+	@scripts/ensure-postgres.sh

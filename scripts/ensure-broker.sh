@@ -13,10 +13,11 @@ is_installed() {
         command -v rabbitmq-server >/dev/null 2>&1
 }
 
+# The tests stop and kill their broker, so a private node of an installed server it must be. Only the demo can use one
+# that runs elsewhere.
 if is_installed; then
     exit 0
 fi
-# The demo can also use a broker that runs elsewhere; the tests stop and kill theirs, so they need their own.
 if [ "$optional" = --optional ] && [ -n "${MESSAGING_BROKER_URL:-}" ]; then
     exit 0
 fi
