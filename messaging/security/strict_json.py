@@ -66,8 +66,7 @@ class Fields:
 
     def optional_integer(self, name: str) -> int | None:
         """Take an integer from 0, or null."""
-        if name in self._left and self._left[name] is None:
-            del self._left[name]
+        if self._is_null(name):
             return None
         return self.integer(name)
 
@@ -100,6 +99,16 @@ class Fields:
             self.refuse(f"field {name!r} must be a list of different texts")
         return tuple(values)
 
+    def optional_texts(self, name: str) -> tuple[str, ...] | None:
+        """Take a list of different texts, or null."""
+        if self._is_null(name):
+            return None
+        return self.texts(name)
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Take an object as it is; whoever reads it later checks it."""
+        return dict(self._take(name, dict))
+
     def objects(self, name: str) -> list["Fields"]:
         """Take a list of objects."""
         return [Fields(value, f"{self.where}, {name}[{at}]") for at, value in enumerate(self.items(name))]
@@ -110,8 +119,7 @@ class Fields:
 
     def optional_object(self, name: str) -> "Fields | None":
         """Take an object or null."""
-        if name in self._left and self._left[name] is None:
-            del self._left[name]
+        if self._is_null(name):
             return None
         return self.object(name)
 
@@ -135,6 +143,12 @@ class Fields:
             ConfigurationError: Always.
         """
         raise ConfigurationError(f"{self.where}: {problem}")
+
+    def _is_null(self, name: str) -> bool:
+        if name in self._left and self._left[name] is None:
+            del self._left[name]
+            return True
+        return False
 
     def _take(self, name: str, expected: type) -> Any:
         if name not in self._left:
