@@ -20,13 +20,14 @@ from messaging.errors import ConfigurationError, ConnectionLostError
 from messaging.transports.amqp.errors import CLIENT_ERRORS, Node, Refusal, asked, connect_error
 from messaging.transports.amqp.frames import FrameReader
 
-__all__ = ["RPC_TIMEOUT_S", "Connection", "close_channel"]
+__all__ = ["ENDING_TIMEOUT_S", "RPC_TIMEOUT_S", "Connection", "close_channel"]
 
 RPC_TIMEOUT_S: Final = 10.0
 """How long one question to the broker may take, seconds."""
 
-_CLOSE_TIMEOUT_S: Final = 2.0
-_CHANNEL_CLOSE_TIMEOUT_S: Final = 2.0
+ENDING_TIMEOUT_S: Final = 2.0
+"""How long one step of an orderly end may take, seconds; then it ends without order."""
+
 # aiormq and aio-pika log what they also raise; we say it once, in our own events. Applications still receive their
 # records: this only keeps them off stderr where nobody configured logging.
 for _name in ("aiormq", "aio_pika"):
@@ -177,6 +178,11 @@ class Connection:
         """Drop the socket at once, as a network that fails would."""
         self._socket.abort()
 
+    def declare_lost(self) -> None:
+        """End the wait for its loss: it is of no more use."""
+        if not self.lost.done():
+            self.lost.set_result(None)
+
     def _watch(self) -> None:
         transport = self._client.transport
         assert transport is not None  # noqa: S101 - `connect` has just returned
@@ -204,16 +210,16 @@ class Connection:
 async def close_channel(channel: aiormq.Channel) -> None:
     """Close a channel within bounds; one that is gone already is fine."""
     with contextlib.suppress(*CLIENT_ERRORS):
-        async with asyncio.timeout(_CHANNEL_CLOSE_TIMEOUT_S):
+        async with asyncio.timeout(ENDING_TIMEOUT_S):
             await asked(channel.close())
 
 
 async def _close(client: _Client, socket: _Socket) -> None:
     try:
-        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+        async with asyncio.timeout(ENDING_TIMEOUT_S):
             await asked(client.close())
     except CLIENT_ERRORS:
         socket.abort()
         with contextlib.suppress(*CLIENT_ERRORS):
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            async with asyncio.timeout(ENDING_TIMEOUT_S):
                 await asked(client.close())

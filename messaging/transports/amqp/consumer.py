@@ -18,7 +18,7 @@ from aiormq.abc import DeliveredMessage
 from messaging.core.ambient import Ambient
 from messaging.errors import ConfigurationError, ConnectionLostError, MessagingError, TopologyConflictError
 from messaging.transports.amqp.channel import PlainChannel
-from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
+from messaging.transports.amqp.connection import ENDING_TIMEOUT_S, RPC_TIMEOUT_S, Connection
 from messaging.transports.amqp.declare import look
 from messaging.transports.amqp.delivery import AmqpDelivery, Outlet
 from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error
@@ -182,7 +182,8 @@ class AmqpSubscription:
         if self._feed is not None:
             self._feed.stop()
             try:
-                await self._feed.channel.cancel()
+                async with asyncio.timeout(ENDING_TIMEOUT_S):
+                    await self._feed.channel.cancel()
             except CLIENT_ERRORS as error:
                 _log.debug("consumer.lost", queue=self._queue, reason=str(error))
 
@@ -192,7 +193,7 @@ class AmqpSubscription:
         feed, self._feed = self._feed, None
         if feed is not None:
             try:
-                async with asyncio.timeout(RPC_TIMEOUT_S / 2):
+                async with asyncio.timeout(ENDING_TIMEOUT_S):
                     await feed.channel.settled()
             except CLIENT_ERRORS as error:
                 _log.debug("consumer.lost", queue=self._queue, reason=str(error))
@@ -232,13 +233,15 @@ class AmqpSubscription:
                 delay_s = min(delay_s * 2, _REBUILD_MAX_S)
             if reason == _RESIZED:
                 continue
+            if not connection.is_open:
+                # What the transport says of its connection covers this.
+                _log.debug("consumer.lost", queue=self._queue, reason=reason)
+                continue
             _log.warning("consumer.lost", queue=self._queue, reason=reason)
             await asyncio.sleep(delay_s * self._around.ambient.jitter())
             await self._declare_again(connection)
 
     async def _declare_again(self, connection: Connection) -> None:
-        if not connection.is_open:
-            return
         try:
             await self._around.declare(connection)
         except MessagingError as error:

@@ -21,6 +21,7 @@ __all__ = ["Link"]
 # Refused credentials, a missing virtual host, other arguments: a person must act, and a fast loop would only fill logs.
 _REFUSED_DELAY_S: Final = 15.0
 _LIVENESS_S: Final = 5.0
+_NOTICE_S: Final = 0.01
 
 
 class Link:
@@ -90,11 +91,15 @@ class Link:
 
     async def connected(self) -> Connection:
         """Return the connection, waiting for it as long as it takes."""
-        while self._connection is None or self._connection.lost.done():
+        while True:
             await self._up.wait()
-            # Between the loss and its notice the event is still set: let the supervisor run.
-            await asyncio.sleep(0)
-        return self._connection
+            connection = self._connection
+            if connection is not None and connection.is_open:
+                return connection
+            if connection is not None:
+                # aiormq's reader ended and the rest of its ending takes time: do not wait for that.
+                connection.declare_lost()
+            await asyncio.sleep(_NOTICE_S)
 
     async def aclose(self) -> None:
         """Close the connection and stop, within bounds."""

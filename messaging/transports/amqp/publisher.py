@@ -20,6 +20,7 @@ import structlog
 from messaging.core.ambient import Ambient
 from messaging.errors import ConnectionLostError, PublishNotConfirmedError
 from messaging.transports.amqp.channel import Parcel, PlainChannel
+from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import OutcomeUnknownError, blamed
 from messaging.transports.amqp.link import Link
 
@@ -254,13 +255,13 @@ class Publisher:
             except ConnectionLostError as error:
                 _log.debug("channel.lost", purpose="publish", reason=str(error))
             else:
-                await self._use(_Lane(channel=channel, confirmed_s=opened_s))
+                await self._use(_Lane(channel=channel, confirmed_s=opened_s), connection)
             # A message that kills its channel comes back on the next one: not in a tight loop.
             lived_s = self._monotonic_s() - opened_s
             delay_s = _REOPEN_MIN_S if lived_s > _REOPEN_MAX_S else min(delay_s * 2, _REOPEN_MAX_S)
             await asyncio.sleep(delay_s)
 
-    async def _use(self, lane: _Lane) -> None:
+    async def _use(self, lane: _Lane, connection: Connection) -> None:
         self._lanes.append(lane)
         self.pump()
         try:
@@ -268,4 +269,6 @@ class Publisher:
         finally:
             self._lanes.remove(lane)
             await lane.channel.aclose()
-        _log.warning("channel.lost", purpose="publish", reason=lane.channel.gone.result())
+        if connection.is_open:
+            # Without a connection the loss of its channels is no news.
+            _log.warning("channel.lost", purpose="publish", reason=lane.channel.gone.result())

@@ -35,7 +35,7 @@ CONTENT_TYPE: Final = "application/vnd.messaging.sealed"
 _PERSISTENT: Final = 2
 _TRANSIENT: Final = 1
 _WARN_EVERY_S: Final = 5.0
-_FLUSH_S: Final = 5.0
+_FLUSH_S: Final = 3.0
 # From worst to best: what health checks show is the worst.
 _BY_SEVERITY: Final = (LinkState.CLOSED, LinkState.CONNECTING, LinkState.BLOCKED, LinkState.CONNECTED)
 

@@ -1,0 +1,114 @@
+"""A TCP proxy between a client and a broker, to cut, to hold back, and to refuse: what networks do."""
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+__all__ = ["TcpProxy"]
+
+_CHUNK_BYTES: Final = 256 * 1024
+
+
+class TcpProxy:
+    """Forwards 127.0.0.1:`port` to a broker.
+
+    Example:
+        async with TcpProxy("127.0.0.1", 5672) as proxy:
+            ...                 # connect to proxy.port
+            proxy.cut()         # every connection ends without a word
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.port = 0
+        self.connections_total = 0
+        self._host = host
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._answers = asyncio.Event()
+        self._answers.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """Listen, on the port of the last time if there was one."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def refuse(self) -> None:
+        """Listen no more, and end what is open: from here on there is no broker."""
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End every connection at once, as a network that fails: what is on its way is lost."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def cut_and_wait(self) -> None:
+        """As `cut`, and return once those connections have ended."""
+        doomed = tuple(self._tasks)
+        self.cut()
+        if doomed:
+            await asyncio.wait(doomed)
+
+    def hold(self) -> None:
+        """Keep back what the broker says from now on; what clients say still gets through."""
+        self._answers.clear()
+
+    def release(self) -> None:
+        """Let through what was kept back, and all that follows."""
+        self._answers.set()
+
+    async def aclose(self) -> None:
+        """End everything."""
+        self.refuse()
+        self.release()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.connections_total += 1
+        self._writers.add(writer)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
+        except OSError:
+            self._writers.discard(writer)
+            writer.transport.abort()
+            return
+        self._writers.add(far_writer)
+        try:
+            await asyncio.gather(
+                self._pump(reader, far_writer, is_answer=False), self._pump(far_reader, writer, is_answer=True)
+            )
+        finally:
+            for end in (writer, far_writer):
+                self._writers.discard(end)
+                end.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
+        try:
+            while data := await reader.read(_CHUNK_BYTES):
+                if is_answer:
+                    await self._answers.wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            # The other direction ends too: half a connection is none.
+            writer.transport.abort()
