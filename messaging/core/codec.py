@@ -4,27 +4,39 @@ msgpack payloads are maps of plain values; what msgpack does not know (UUID, dat
 text or list that pydantic reads back.
 """
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import MISSING
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from pathlib import PurePath
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast, get_type_hints
 from uuid import UUID
 
 import msgpack
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
 from messaging.core.envelope import CODEC_JSON, CODEC_MSGPACK
 from messaging.core.message import Message
-from messaging.errors import InvalidPayloadError, MessageTooLargeError
+from messaging.errors import InvalidPayloadError, MessageTooLargeError, RemoteFailure
 
-__all__ = ["PAYLOAD_MAX_BYTES", "decode_model", "decode_value", "encode_model", "encode_value", "unpack"]
+__all__ = [
+    "PAYLOAD_MAX_BYTES",
+    "decode_failure",
+    "decode_model",
+    "decode_value",
+    "encode_model",
+    "encode_value",
+    "unpack",
+]
 
 PAYLOAD_MAX_BYTES: Final = 4 * 1024 * 1024
 
+F = TypeVar("F", bound=RemoteFailure)
 M = TypeVar("M", bound=Message)
 
 
@@ -52,6 +64,15 @@ def encode_value(adapter: TypeAdapter[Any], value: Any, codec: int, *, max_bytes
     return _pack({"ok": plain}, codec, what="reply", max_bytes=max_bytes)
 
 
+def pack_plain(plain: Any, codec: int) -> bytes:
+    """Return the bytes of plain values, such as the fault of a reply.
+
+    Raises:
+        InvalidPayloadError: a value has no encoding.
+    """
+    return _pack(plain, codec, what="reply", max_bytes=PAYLOAD_MAX_BYTES)
+
+
 def decode_model(model: type[M], payload: bytes, codec: int) -> M:
     """Return the message that a payload holds; unknown fields are ignored.
 
@@ -77,6 +98,29 @@ def decode_value(adapter: TypeAdapter[Any], plain: Any) -> Any:
         return adapter.validate_python(plain, extra="ignore")
     except ValidationError as error:
         raise InvalidPayloadError(f"the answer does not fit its type: {describe(error)}") from None
+
+
+def decode_failure(failure: type[F], values: Mapping[str, Any]) -> F:
+    """Return a declared domain failure with its fields, as a fault brought them.
+
+    Raises:
+        InvalidPayloadError: the fields do not fit the class.
+    """
+    try:
+        fields = _fields_model(cast("Hashable", failure)).model_validate(dict(values))
+    except ValidationError as error:
+        raise InvalidPayloadError(f"{failure.failure_name}: {describe(error)}") from None
+    return failure(**{name: getattr(fields, name) for name in type(fields).model_fields})
+
+
+@cache
+def _fields_model(failure: type[RemoteFailure]) -> type[BaseModel]:
+    hints = get_type_hints(failure)
+    wanted: dict[str, Any] = {
+        field.name: (hints[field.name], ... if field.default is MISSING else field.default)
+        for field in dataclasses.fields(failure)  # type: ignore[arg-type]
+    }
+    return create_model(f"{failure.__name__}Fields", **wanted)
 
 
 def unpack(payload: bytes, codec: int) -> Any:

@@ -6,6 +6,7 @@ never at the cost of the error and its reason (docs/failure.md).
 """
 
 import hashlib
+import json
 import traceback
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -31,6 +32,7 @@ REASON_MAX_CHARS: Final = 1_000
 CAUSE_MAX_CHARS: Final = 200
 TRACE_MAX_BYTES: Final = 10_000
 CHAIN_MAX: Final = 8
+FAULT_MAX_BYTES: Final = 16 * 1024
 
 
 class Cause(BaseModel):
@@ -116,8 +118,13 @@ class Fault(BaseModel):
         return self.model_copy(update=changes)
 
     def to_map(self) -> dict[str, Any]:
-        """Return plain values for the wire, with the format's number."""
-        return {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}
+        """Return plain values for the wire, with the format's number, within the budget of 16 KiB."""
+        plain: dict[str, Any] = {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}
+        for dispensable in ("trace", "fields", "chain"):
+            if len(json.dumps(plain)) <= FAULT_MAX_BYTES:
+                break
+            plain.pop(dispensable, None)
+        return plain
 
     @classmethod
     def from_map(cls, plain: object) -> Self:

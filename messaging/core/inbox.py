@@ -14,7 +14,7 @@ another leaf never run under a recorded id.
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Decision", "RowState", "judge"]
+__all__ = ["Decision", "Replaying", "RowState", "judge"]
 
 
 class RowState(Enum):

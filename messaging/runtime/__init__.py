@@ -1,0 +1,1 @@
+"""The async shells: they move data between the adapters and the user's functions."""

@@ -1,0 +1,120 @@
+"""`Intake`: one queue of a service. How much is let in at once, and what is done about messages that kill workers.
+
+A worker that dies raises the broker's count of everything it held, guilty or not. So an intake starts with one delivery
+at a time and opens up after the first that ends well; a delivery that came back three times sends it back to one at a
+time on a fresh channel, after what runs has ended. Then only the message that kills keeps gaining, and at ten it is
+buried before it runs (docs/failure.md, "Crash fuse").
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from messaging.errors import TransportError
+from messaging.runtime.consumer import Consumer, GivenBack
+from messaging.runtime.handling import Handling, Part
+from messaging.runtime.settle import Settler
+from messaging.runtime.tasks import Tasks
+from messaging.transports.base import Delivery, Subscription, Transport
+
+__all__ = ["Intake"]
+
+SUSPECT_DELIVERIES: Final = 3
+
+log = structlog.get_logger()
+
+
+class Intake:
+    """Takes deliveries of one queue in and sees each to its verdict."""
+
+    def __init__(
+        self, part: Part, queue: str, *, transport: Transport, consumer: Consumer, settler: Settler, prefetch: int
+    ) -> None:
+        self.part = part
+        self.queue = queue
+        self._transport = transport
+        self._consumer = consumer
+        self._settler = settler
+        self._prefetch = prefetch
+        self._width = 1
+        self._is_resizing = False
+        self._is_narrowing = False
+        self._is_stopping = False
+        self._running = Tasks()
+        self._chores = Tasks()
+        self._subscription: Subscription | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the broker is known to feed it."""
+        return self._subscription is not None and self._subscription.is_live
+
+    @property
+    def running(self) -> int:
+        """How many deliveries are being handled."""
+        return len(self._running)
+
+    async def start(self) -> None:
+        """Begin with one delivery at a time."""
+        self._subscription = await self._transport.consume(self.queue, self._arrived, prefetch=self._width)
+
+    async def stop(self, *, timeout_s: float) -> bool:
+        """Stop deliveries and drain what runs; returns whether all of it ended in time. The rest is given back."""
+        self._is_stopping = True
+        await self._chores.cancel()
+        if self._subscription is not None:
+            await self._subscription.cancel()
+        drained = await self._running.drain(timeout_s=timeout_s)
+        await self._running.cancel()
+        return drained
+
+    def _arrived(self, delivery: Delivery) -> None:
+        """Start a task; called by the transport, so it neither blocks nor raises."""
+        if self._is_stopping:
+            delivery.give_back()
+            return
+        if delivery.delivery_count >= SUSPECT_DELIVERIES and self._width > 1:
+            self._resize(1)
+        if self._is_narrowing:
+            # Not started and not settled: the fresh channel brings it back, alone.
+            return
+        handling = Handling(delivery=delivery, part=self.part, original=delivery.body)
+        self._running.spawn(self._handle(handling), name=f"{self.queue} {delivery.message_id}")
+
+    async def _handle(self, handling: Handling) -> None:
+        try:
+            verdict = await self._consumer.process(handling)
+        except (GivenBack, asyncio.CancelledError) as signal:
+            await self._settler.give_back(handling)
+            if isinstance(signal, asyncio.CancelledError):
+                raise
+            return
+        await self._settler.settle(handling, verdict, stopping=self._consumer.stopping)
+        if handling.delivery.delivery_count < SUSPECT_DELIVERIES and self._width < self._prefetch:
+            self._resize(self._prefetch)
+
+    def _resize(self, width: int) -> None:
+        if self._is_resizing or self._is_stopping or width == self._width:
+            return
+        self._is_resizing = True
+        self._is_narrowing = width < self._width
+        self._width = width
+        self._chores.spawn(self._resized(width), name=f"{self.queue} prefetch {width}")
+
+    async def _resized(self, width: int) -> None:
+        try:
+            if self._is_narrowing:
+                log.warning("consumer.narrowed", queue=self.queue)
+                await self._running.drain(timeout_s=_NARROW_WAIT_S)
+            if self._subscription is not None:
+                await self._subscription.resize(width)
+        except TransportError as error:
+            # The transport resumes the subscription with the prefetch it last knew; the next delivery decides anew.
+            log.warning("consumer.unresized", queue=self.queue, reason=str(error))
+        finally:
+            self._is_resizing = self._is_narrowing = False
+
+
+# How long a narrowing waits for handlers that run: longer than the default handler timeout.
+_NARROW_WAIT_S: Final = 90.0

@@ -1,0 +1,287 @@
+"""`Consumer`: the only way in. A delivery becomes a verdict; nothing here publishes or acknowledges.
+
+verify (shape, audience, expiry, policy, signature) → reserve the id → decrypt → resolve → model → middleware → handler.
+The steps and their order are those of docs/spec.md, "Order of checks". Only `process`
+and `_run` catch `Exception`: whatever a handler raises becomes a `Fault`, and its policy decides.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from messaging.core.ambient import Ambient
+from messaging.core.codec import decode_model, encode_value
+from messaging.core.envelope import Envelope, Kind
+from messaging.core.fault import Fault
+from messaging.core.inbox import Decision, RowState
+from messaging.core.message import contract_of
+from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, RetryPolicy, Skip, Verdict
+from messaging.errors import Disposition, MalformedError, SealError
+from messaging.runtime.context import Context, Outlet
+from messaging.runtime.handling import Handling, Part
+from messaging.runtime.middleware import Call, Middleware, wrap
+from messaging.runtime.outcome import Identity, Outcomes
+from messaging.runtime.replaying import Replaying, read_replay
+from messaging.runtime.router import FIRST_RUNG_MS, Handler, Router
+from messaging.security.content import split_fault
+from messaging.security.open import Opener
+from messaging.security.verified import Verified
+from messaging.stores.base import Inbox, InboxKey
+
+__all__ = ["Consumer", "GivenBack"]
+
+# A message that came back this often without a verdict kills its workers (docs/failure.md, "Crash fuse").
+FUSE_DELIVERIES: Final = 10
+FIRST_RUNG_S: Final = FIRST_RUNG_MS / 1000
+_HOLD_FIRST_S: Final = 0.25
+_HOLD_MAX_S: Final = 5.0
+HOLD_LIMIT_S: Final = 20 * 60.0
+# How long after its deadline a lease is left to a handler that overran it.
+_LEASE_SLACK_S: Final = 30.0
+
+log = structlog.get_logger()
+
+
+class GivenBack(Exception):
+    """The delivery goes back to the queue unhandled."""
+
+
+def _itself(handler: Handler) -> Call:
+    return handler.call
+
+
+class Consumer:
+    """Turns deliveries of one service into verdicts."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        router: Router,
+        opener: Opener,
+        inbox: Inbox,
+        outlet: Outlet,
+        ambient: Ambient,
+        retry: RetryPolicy,
+        timeout_s: float,
+        middleware: Sequence[Middleware] = (),
+        around: Callable[[Handler], Call] = _itself,
+    ) -> None:
+        self._service = identity.service
+        self._outcomes = Outcomes(identity=identity, ambient=ambient, retry=retry)
+        self._router = router
+        self._opener = opener
+        self._inbox = inbox
+        self._outlet = outlet
+        self._retry = retry
+        self._timeout_s = timeout_s
+        self._calls = {handler.key: wrap(around(handler), middleware) for handler in router.handlers}
+        self.resources: Sequence[object] = ()
+        self.trouble: str | None = None
+        self.stopping = asyncio.Event()
+
+    async def process(self, handling: Handling) -> Verdict:
+        """Return what to do with a delivery; `handling` then holds what is known of it.
+
+        Raises:
+            GivenBack: local trouble outlasted its patience, or the service stops meanwhile.
+        """
+        if handling.delivery.delivery_count >= FUSE_DELIVERIES:
+            return Bury(reason="crash_loop")
+        try:
+            early = await self._believe(handling)
+            return await self._run(handling) if early is None else early
+        except SealError as error:
+            return await self._refused(handling, error)
+        except GivenBack:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place where anything a handler raises becomes data
+            return self._outcomes.failed(handling, error)
+
+    # ---- believe: verify, reserve, open
+
+    async def _believe(self, handling: Handling) -> Verdict | None:
+        """Verify, reserve and open; hold the delivery while the trouble is local. None means: run it."""
+        patience_s, held_s = _HOLD_FIRST_S, 0.0
+        while True:
+            try:
+                early = await self._open(handling)
+            except SealError as error:
+                if error.disposition is not Disposition.LOCAL:
+                    raise
+                self.trouble = str(error)
+                log.warning("delivery.held", queue=handling.delivery.queue, reason=str(error))
+            else:
+                self.trouble = None
+                return early
+            held_s += patience_s
+            if held_s > HOLD_LIMIT_S or await self._stops_within(patience_s):
+                raise GivenBack
+            patience_s = min(2 * patience_s, _HOLD_MAX_S)
+
+    async def _stops_within(self, delay_s: float) -> bool:
+        try:
+            async with asyncio.timeout(delay_s):
+                await self.stopping.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _open(self, handling: Handling) -> Verdict | None:
+        delivery = handling.delivery
+        verified = self._opener.verify(delivery.body, kinds=handling.part.kinds, queue=delivery.queue)
+        handling.original = delivery.body
+        if verified.kind is Kind.REPLAY:
+            return await self._open_replay(handling, verified)
+        handling.verified = verified
+        early = await self._reserve(handling, verified)
+        if early is None:
+            handling.envelope = await self._decrypt(handling, verified)
+        return early
+
+    async def _open_replay(self, handling: Handling, outer: Verified) -> Verdict | None:
+        replay = read_replay(self._opener.decrypt(outer))
+        seen = self._opener.verify_archived(replay.original)
+        key = self._key(seen)
+        failed = await self._inbox.state(key, leaf=seen.leaf) is RowState.FAILED
+        inner = self._opener.verify_replayed(replay.original, outer, failed_before=failed, force=replay.force)
+        handling.verified, handling.original = inner, replay.original
+        handling.replayed_by, handling.replay_reason = outer.sender, replay.reason
+        handling.replays, handling.earlier_attempts = replay.replays, replay.attempts
+        reservation = await self._inbox.reserve_replay(
+            key,
+            leaf=inner.leaf,
+            outer=self._key(outer),
+            outer_leaf=outer.leaf,
+            replaying=Replaying(in_window=True, force=replay.force),
+            expires_at_ms=outer.expires_at_ms,
+            lease_s=self._lease_s(inner),
+        )
+        handling.reservation = reservation
+        if reservation.decision is not Decision.RUN:
+            return _unrunnable(reservation.decision)
+        handling.envelope = await self._decrypt(handling, inner)
+        log.info("delivery.replaying", **handling.described(), reason=replay.reason)
+        return None
+
+    async def _reserve(self, handling: Handling, verified: Verified) -> Verdict | None:
+        reservation = await self._inbox.reserve(
+            self._key(verified),
+            leaf=verified.leaf,
+            expires_at_ms=verified.expires_at_ms,
+            lease_s=self._lease_s(verified),
+        )
+        handling.reservation = reservation
+        if reservation.decision is Decision.RUN:
+            return None
+        if reservation.decision is Decision.DROP and reservation.reply is not None:
+            # The request was answered, but its caller may not have heard: the kept answer again, bound to this request.
+            handling.envelope = verified.envelope()
+            handling.reply, handling.reply_codec = reservation.reply, contract_codec(self._router, verified)
+            return Ack()
+        return _unrunnable(reservation.decision)
+
+    async def _decrypt(self, handling: Handling, verified: Verified) -> Envelope:
+        try:
+            return self._opener.decrypt(verified)
+        except SealError as error:
+            if error.disposition in (Disposition.LOCAL, Disposition.SKIPPED) and handling.reservation is not None:
+                await self._inbox.release(handling.reservation)
+                handling.reservation = None
+            raise
+
+    # ---- run
+
+    async def _run(self, handling: Handling) -> Verdict:
+        envelope = handling.envelope
+        if envelope is None or handling.reply is not None:
+            return Ack()
+        message: Any
+        if handling.part is Part.FAULTS:
+            message, envelope = self._fault_message(handling, envelope)
+            handler = self._router.resolve(Kind.FAULT, envelope.name, envelope.version)
+        else:
+            handler = self._router.resolve(envelope.kind, envelope.name, envelope.version)
+            message = decode_model(handler.model, envelope.payload, envelope.codec)
+        handling.handler = handler
+        handling.attempt = handling.delivery.attempt
+        while True:
+            try:
+                result = await self._call(handling, handler, message, envelope)
+            except Exception as error:  # noqa: BLE001 - becomes a fault; see the module's rule
+                verdict = self._outcomes.failed(handling, error)
+            else:
+                self._answer(handling, handler, result)
+                return Ack()
+            if not (isinstance(verdict, Retry) and verdict.in_process):
+                return verdict
+            await asyncio.sleep(verdict.delay_s)
+            handling.attempt += 1
+
+    def _fault_message(self, handling: Handling, envelope: Envelope) -> tuple[Fault, Envelope]:
+        original, plain = split_fault(envelope)
+        if handling.verified is None:
+            raise MalformedError("a fault that was not verified")
+        command = self._opener.verify_own_original(original, handling.verified)
+        return Fault.from_map(plain), command.envelope()
+
+    async def _call(self, handling: Handling, handler: Handler, message: Any, envelope: Envelope) -> Any:
+        context = Context(
+            envelope,
+            self._outlet,
+            attempt=handling.attempt,
+            resources=self.resources,
+            replayed_by=handling.replayed_by,
+            replay_reason=handling.replay_reason,
+        )
+        timeout_s = handler.timeout_s or self._timeout_s
+        try:
+            async with asyncio.timeout(timeout_s) as deadline:
+                return await self._calls[handler.key](message, context)
+        except TimeoutError as error:
+            if deadline.expired():
+                raise TimeoutError(f"the handler took longer than {timeout_s:g} s") from error
+            raise
+
+    def _answer(self, handling: Handling, handler: Handler, result: Any) -> None:
+        if handler.kind is not Kind.REQUEST:
+            return
+        contract = contract_of(handler.model)
+        handling.reply_codec = contract.codec
+        if contract.reply is not None:
+            handling.reply = encode_value(contract.reply, result, contract.codec)
+
+    async def _refused(self, handling: Handling, error: SealError) -> Verdict:
+        """Bury what expired only if it did not run before; the rest is a table."""
+        evidence = error.evidence
+        if error.disposition is Disposition.EXPIRED and isinstance(evidence, Verified):
+            early = await self._reserve(handling, evidence)
+            if early is not None:
+                return early
+        return self._outcomes.refused(handling, error)
+
+    def _key(self, verified: Verified) -> InboxKey:
+        return InboxKey(self._service, verified.sender, verified.id)
+
+    def _lease_s(self, verified: Verified) -> float:
+        runs = 1 + self._retry.immediate
+        return runs * self._timeout_s + _LEASE_SLACK_S
+
+
+def contract_codec(router: Router, verified: Verified) -> int:
+    """Return the codec in which answers to this request travel."""
+    return contract_of(router.resolve(Kind.REQUEST, verified.name, verified.version).model).codec
+
+
+def _unrunnable(decision: Decision) -> Verdict:
+    match decision:
+        case Decision.DEFER:
+            return Defer(delay_s=FIRST_RUNG_S, reason="the same message is being handled")
+        case Decision.REFUSE:
+            return Refuse(code="duplicate", reason="the message ran already, or runs now; a replay of it needs force")
+        case Decision.OTHER_BYTES:
+            return Skip(code="duplicate.other_bytes", reason="other bytes were recorded under this id")
+        case _:
+            return Skip(code="duplicate", reason="the message ran already")

@@ -1,0 +1,142 @@
+"""`Engine`: everything that consumes for one service: the consumer, the settler and an intake for each queue."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from messaging.core.retry import RetryPolicy
+from messaging.core.topology import Subscriptions
+from messaging.runtime.admission import Intake
+from messaging.runtime.consumer import Consumer
+from messaging.runtime.handling import Part
+from messaging.runtime.middleware import Middleware
+from messaging.runtime.outcome import Identity
+from messaging.runtime.parts import Parts
+from messaging.runtime.router import Router
+from messaging.runtime.seams import Seams
+from messaging.runtime.settle import Settler
+from messaging.stores.base import Inbox
+
+__all__ = ["Engine", "EngineLimits"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """Bounds of consuming: deliveries at once per queue, and deadlines in seconds."""
+
+    prefetch: int
+    handler_timeout_s: float
+    publish_timeout_s: float
+    drain_timeout_s: float
+
+
+class Engine:
+    """Consumes for one service."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        router: Router,
+        *,
+        identity: Identity,
+        inbox: Inbox,
+        retry: RetryPolicy,
+        limits: EngineLimits,
+        middleware: Sequence[Middleware] = (),
+        seams: Seams | None = None,
+    ) -> None:
+        names = parts.names
+        self._service = identity.service
+        self._transport = parts.transport
+        self._drain_timeout_s = limits.drain_timeout_s
+        self._rungs = [names.rung(self._service, delay_ms) for delay_ms in parts.subscriptions.rungs_ms]
+        self._consumer = Consumer(
+            identity=identity,
+            router=router,
+            opener=parts.opener,
+            inbox=inbox,
+            outlet=parts.publisher,
+            ambient=parts.ambient,
+            retry=retry,
+            timeout_s=limits.handler_timeout_s,
+            middleware=middleware,
+            **({} if seams is None else {"around": seams.around}),
+        )
+        self._settler = Settler(
+            service=self._service,
+            names=names,
+            publisher=parts.publisher,
+            inbox=inbox,
+            ambient=parts.ambient,
+            timeout_s=limits.publish_timeout_s,
+        )
+        self._intakes = tuple(
+            Intake(
+                part,
+                names.queue(self._service, part.word),
+                transport=parts.transport,
+                consumer=self._consumer,
+                settler=self._settler,
+                prefetch=limits.prefetch,
+            )
+            for part in _parts_of(parts.subscriptions)
+        )
+
+    async def start(self, resources: Sequence[object]) -> None:
+        """Begin to consume.
+
+        Args:
+            resources: What handlers find through their context.
+        """
+        self._consumer.resources = resources
+        for intake in self._intakes:
+            await intake.start()
+
+    async def drain(self) -> None:
+        """Stop consuming and wait for running handlers; what overruns the bound is given back to its queue."""
+        self._consumer.stopping.set()
+        stops = (intake.stop(timeout_s=self._drain_timeout_s) for intake in self._intakes)
+        if not all(await asyncio.gather(*stops)):
+            log.warning("service.drain_timed_out", service=self._service, timeout_s=self._drain_timeout_s)
+
+    @property
+    def running(self) -> int:
+        """How many deliveries are being handled."""
+        return sum(intake.running for intake in self._intakes)
+
+    @property
+    def consumers(self) -> Mapping[str, bool]:
+        """Queue → whether the broker is known to feed it."""
+        return {intake.queue: intake.is_live for intake in self._intakes}
+
+    @property
+    def trouble(self) -> str | None:
+        """Why deliveries are held, if they are."""
+        return self._consumer.trouble
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many deliveries ended in which way."""
+        return dict(self._settler.counts)
+
+    async def queues_are_empty(self) -> bool:
+        """Tell whether nothing waits in the service's own queues and rungs."""
+        for queue in (*self.consumers, *self._rungs):
+            depth = await self._transport.depth(queue)
+            if depth is not None and depth.messages:
+                return False
+        return True
+
+
+def _parts_of(subscriptions: Subscriptions) -> list[Part]:
+    wanted = (
+        (Part.COMMANDS, bool(subscriptions.commands)),
+        (Part.EVENTS, bool(subscriptions.events)),
+        (Part.REQUESTS, bool(subscriptions.requests)),
+        (Part.FAULTS, subscriptions.faults),
+    )
+    return [part for part, is_wanted in wanted if is_wanted]

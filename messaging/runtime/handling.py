@@ -1,0 +1,83 @@
+"""`Part` and `Handling`: one queue of a service, and what is known of one delivery while it is being handled."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
+from messaging.core.fault import Fault
+from messaging.runtime.router import Handler
+from messaging.security.verified import Verified
+from messaging.stores.base import Reservation
+from messaging.transports.base import Delivery
+
+__all__ = ["Handling", "Part"]
+
+
+class Part(Enum):
+    """The queues that a service consumes, and the kinds that each may carry."""
+
+    COMMANDS = ("commands", frozenset({Kind.COMMAND, Kind.REPLAY}))
+    EVENTS = ("events", frozenset({Kind.EVENT, Kind.REPLAY}))
+    REQUESTS = ("requests", frozenset({Kind.REQUEST}))
+    FAULTS = ("faults", frozenset({Kind.FAULT}))
+
+    def __init__(self, word: str, kinds: frozenset[Kind]) -> None:
+        self.word = word
+        self.kinds = kinds
+
+
+@dataclass(slots=True)
+class Handling:
+    """One delivery on its way from the queue to its verdict.
+
+    Attributes:
+        delivery: What arrived.
+        part: The queue it came from.
+        attempt: The run that is under way, from 1.
+        verified: What was verified: of a replay the original inside it. None as long as nothing may be believed.
+        original: The bytes that a burial keeps: of a replay the original inside it.
+        reservation: The inbox's lease.
+        envelope: The opened message.
+        handler: Who handles it.
+        fault: Why it failed.
+        reply: Of requests: the encoded answer.
+        replayed_by, replay_reason: Of replays.
+        replays, earlier_attempts: Of replays: the history that the operator's wrapper tells.
+        is_forged: Nothing of it may be believed.
+    """
+
+    delivery: Delivery
+    part: Part
+    attempt: int = 1
+    original: bytes = b""
+    verified: Verified | None = None
+    reservation: Reservation | None = None
+    envelope: Envelope | None = None
+    handler: Handler | None = None
+    fault: Fault | None = None
+    reply: bytes | None = None
+    reply_codec: int = CODEC_MSGPACK
+    replayed_by: str | None = None
+    replay_reason: str | None = None
+    replays: int = 0
+    earlier_attempts: int = 0
+    is_forged: bool = False
+    words: dict[str, object] = field(default_factory=dict)
+
+    def described(self) -> dict[str, object]:
+        """Return what logs may say of it: nothing that was not verified."""
+        if self.verified is None:
+            return {"queue": self.delivery.queue}
+        seen = self.verified
+        words: dict[str, object] = {
+            "queue": self.delivery.queue,
+            "kind": seen.kind.word,
+            "message_name": seen.name,
+            "message_id": str(seen.id),
+            "sender": seen.sender,
+            "correlation_id": str(seen.correlation_id),
+            "attempt": self.attempt,
+        }
+        if self.replayed_by is not None:
+            words["replayed_by"] = self.replayed_by
+        return words

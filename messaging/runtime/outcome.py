@@ -1,0 +1,137 @@
+"""What failures and refusals lead to: from an exception to a fault and a verdict, without I/O.
+
+The table is that of docs/spec.md, "Where a refused message goes", and of docs/failure.md, "Verdicts".
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from messaging.core.ambient import Ambient
+from messaging.core.codec import pack_plain
+from messaging.core.envelope import CODEC_MSGPACK
+from messaging.core.fault import Fault
+from messaging.core.message import contract_of
+from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, RetryPolicy, Skip, Verdict
+from messaging.errors import Disposition, SealError, UnknownMessageError
+from messaging.runtime.handling import Handling, Part
+from messaging.runtime.router import FIRST_RUNG_MS
+from messaging.security.verified import Verified
+
+__all__ = ["Identity", "Outcomes"]
+
+FIRST_RUNG_S: Final = FIRST_RUNG_MS / 1000
+# An unverified claim to come from ahead of my trust bundle buys this much patience, a verified one that much.
+LAG_UNVERIFIED_MS: Final = 60_000
+LAG_VERIFIED_MS: Final = 600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who handles: what faults say of the failing service."""
+
+    service: str
+    instance: str
+    host: str
+    version: str
+
+
+class Outcomes:
+    """Decides what follows for one service."""
+
+    def __init__(self, *, identity: Identity, ambient: Ambient, retry: RetryPolicy) -> None:
+        self._identity = identity
+        self._ambient = ambient
+        self._retry = retry
+
+    def failed(self, handling: Handling, error: Exception) -> Verdict:
+        """Return the verdict on an exception; `handling.fault` and, of requests, `handling.reply` are set."""
+        handler = handling.handler
+        policy = self._retry if handler is None else handler.retry or self._retry
+        if handler is None:
+            # It failed before the handler, so the hop is the attempt.
+            handling.attempt = handling.delivery.attempt
+        fault = self._marked(Fault.of(error, handling.envelope, permanent=policy.is_permanent(error)), handling)
+        handling.fault = fault
+        if handling.part is Part.REQUESTS:
+            return self._failed_request(handling, fault, error)
+        return self._in_time(handling, policy.decide(fault, jitter=self._ambient.jitter()))
+
+    def refused(self, handling: Handling, error: SealError) -> Verdict:
+        """Return where a delivery goes that could not be believed or read."""
+        evidence = error.evidence if isinstance(error.evidence, Verified) else None
+        match error.disposition:
+            case Disposition.UNAUTHENTIC:
+                handling.is_forged = True
+                return Skip(code=error.code, reason=str(error))
+            case Disposition.SKIPPED | Disposition.DUPLICATE:
+                return Skip(code=error.code, reason=str(error))
+            case Disposition.LAG:
+                return self._lagging(handling, error, evidence)
+            case Disposition.EXPIRED:
+                return self._expired(handling, error, evidence)
+            case Disposition.CONTENT if handling.verified is not None:
+                return self.failed(handling, error)
+            case _:
+                handling.verified = handling.verified or evidence
+                return Refuse(code=error.code, reason=str(error))
+
+    def _in_time(self, handling: Handling, decision: Retry | Bury) -> Verdict:
+        """Bury at once what would come back only after it has expired; a replay lives as long as its wrapper."""
+        verified = handling.verified
+        if isinstance(decision, Bury) or verified is None or handling.replayed_by is not None:
+            return decision
+        if self._ambient.now_ms() + decision.delay_s * 1000 > verified.expires_at_ms:
+            return Bury(reason="would expire before its next attempt")
+        return decision
+
+    def _failed_request(self, handling: Handling, fault: Fault, error: Exception) -> Verdict:
+        """Answer the caller at once; only what another replica may know walks on while its caller waits."""
+        verified = handling.verified
+        if verified is None:
+            return Refuse(code="request", reason=fault.reason)
+        waits = self._ambient.now_ms() + 2 * FIRST_RUNG_MS < verified.expires_at_ms
+        if isinstance(error, UnknownMessageError) and waits:
+            return Retry(delay_s=FIRST_RUNG_S)
+        handling.envelope = handling.envelope or verified.envelope()
+        handling.reply_codec = CODEC_MSGPACK if handling.handler is None else contract_of(handling.handler.model).codec
+        handling.reply = pack_plain({"fault": fault.public().to_map()}, handling.reply_codec)
+        return Ack()
+
+    def _lagging(self, handling: Handling, error: SealError, evidence: Verified | None) -> Verdict:
+        """Wait for a newer trust bundle or for this clock, but not for long: claims may be forged."""
+        patience_ms = LAG_UNVERIFIED_MS if evidence is None else LAG_VERIFIED_MS
+        since_ms = handling.delivery.first_failed_ms
+        if since_ms is None or 0 <= self._ambient.now_ms() - since_ms < patience_ms:
+            return Defer(delay_s=FIRST_RUNG_S, reason=str(error))
+        handling.is_forged = evidence is None
+        verdict = Skip if evidence is None else Refuse
+        return verdict(code=error.code, reason=str(error))
+
+    def _expired(self, handling: Handling, error: SealError, evidence: Verified | None) -> Verdict:
+        """Bury what was worth keeping; nobody waits any more for the answer to an expired request."""
+        if evidence is None or handling.part not in (Part.COMMANDS, Part.EVENTS):
+            return Skip(code=error.code, reason=str(error))
+        handling.verified = handling.verified or evidence
+        handling.original = handling.original or handling.delivery.body
+        handling.attempt = handling.delivery.attempt
+        fault = Fault.of(error, permanent=True).marked(error="expired")
+        handling.fault = self._marked(fault, handling)
+        return Bury(reason="expired")
+
+    def _marked(self, fault: Fault, handling: Handling) -> Fault:
+        now_ms = self._ambient.now_ms()
+        verified = handling.verified
+        return fault.marked(
+            service=self._identity.service,
+            instance=self._identity.instance,
+            host=self._identity.host,
+            service_version=self._identity.version,
+            handler="" if handling.handler is None else handling.handler.name,
+            message_name="" if verified is None else verified.name,
+            message_version=1 if verified is None else verified.version,
+            message_id="" if verified is None else str(verified.id),
+            attempts=handling.attempt,
+            replays=handling.replays,
+            first_failed_at_ms=handling.delivery.first_failed_ms or now_ms,
+            last_failed_at_ms=now_ms,
+        )

@@ -1,0 +1,279 @@
+"""`Publisher`: the only way out. route → envelope → encode → seal → sign with the tick → transport, confirmed.
+
+Every call has a deadline. A command that reaches no queue is `UnroutableError`; an event that nobody hears is no error.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+
+from messaging.core.ambient import Ambient
+from messaging.core.codec import decode_failure, decode_value, encode_model, unpack
+from messaging.core.envelope import Envelope, Kind
+from messaging.core.fault import Fault
+from messaging.core.message import Command, Contract, Event, Message, Request, contract_of
+from messaging.core.sealed import Label, Route
+from messaging.core.topology import Names, routing_key
+from messaging.errors import (
+    ConfigurationError,
+    InvalidPayloadError,
+    PublishNotConfirmedError,
+    RemoteError,
+    RequestTimeoutError,
+    UnroutableError,
+)
+from messaging.runtime.replies import Replies
+from messaging.runtime.signing import TickSigner
+from messaging.security.seal import Sealer, Unsigned
+from messaging.security.verified import ExpectedReply
+from messaging.transports.base import Transport
+
+__all__ = ["Limits", "Publisher"]
+
+R = TypeVar("R")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Deadlines of what goes out, seconds."""
+
+    publish_timeout_s: float = 10.0
+    request_timeout_s: float = 10.0
+    lifetime_s: float = 7 * 24 * 3600.0
+
+
+class Publisher:
+    """Sends what one service or operator says."""
+
+    def __init__(
+        self,
+        *,
+        sender: str,
+        sealer: Sealer,
+        transport: Transport,
+        names: Names,
+        ambient: Ambient,
+        replies: Replies,
+        limits: Limits,
+        on_published: Callable[[Message, Envelope], None] | None = None,
+    ) -> None:
+        self._sender = sender
+        self._sealer = sealer
+        self._signer = TickSigner(sealer)
+        self._transport = transport
+        self._names = names
+        self._ambient = ambient
+        self._replies = replies
+        self._limits = limits
+        self._on_published = on_published
+
+    async def send(
+        self,
+        command: Command,
+        *,
+        cause: Envelope | None = None,
+        message_id: UUID | None = None,
+        timeout_s: float | None = None,
+        expires_in_s: float | None = None,
+    ) -> UUID:
+        """Send a command and return its id once the broker has it.
+
+        Raises:
+            UnroutableError: nobody handles it.
+            PublishNotConfirmedError: refused or not confirmed in time; carries the id for a repetition.
+        """
+        envelope = self._envelope(command, Kind.COMMAND, cause, message_id, expires_in_s)
+        await self._out(envelope, timeout_s=timeout_s)
+        self._tell(command, envelope)
+        return envelope.id
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        cause: Envelope | None = None,
+        message_id: UUID | None = None,
+        timeout_s: float | None = None,
+        expires_in_s: float | None = None,
+    ) -> UUID:
+        """Publish an event and return its id once the broker has it; nobody listening is no error."""
+        envelope = self._envelope(event, Kind.EVENT, cause, message_id, expires_in_s)
+        if not self._sealer.recipients(envelope):
+            log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
+            self._tell(event, envelope)
+            return envelope.id
+        try:
+            await self._out(envelope, timeout_s=timeout_s)
+        except UnroutableError:
+            # The bundle names subscribers, but none of them has ever started here.
+            log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
+        self._tell(event, envelope)
+        return envelope.id
+
+    async def request(
+        self,
+        request: Request[R],
+        *,
+        cause: Envelope | None = None,
+        message_id: UUID | None = None,
+        timeout_s: float | None = None,
+    ) -> R:
+        """Ask and return the answer.
+
+        Raises:
+            UnroutableError: nobody answers this request.
+            RequestTimeoutError: no answer by the deadline; the outcome is unknown.
+            RemoteError: the handler failed; or the failure class that the request declares with `raises=`.
+        """
+        deadline_s = self._limits.request_timeout_s if timeout_s is None else timeout_s
+        envelope = self._envelope(request, Kind.REQUEST, cause, message_id, deadline_s)
+        contract = contract_of(request)
+        try:
+            async with asyncio.timeout(deadline_s):
+                answer = await self._exchange(envelope, deadline_s)
+        except (TimeoutError, PublishNotConfirmedError) as error:
+            log.warning("request.timed_out", message_name=envelope.name, message_id=str(envelope.id))
+            raise RequestTimeoutError(
+                f"no answer to {envelope.type} within {deadline_s:g} s: is {envelope.audience} running? "
+                "(see `messaging doctor`); the outcome is unknown, repeat with the same message_id",
+                message_id=envelope.id,
+            ) from error
+        result: R = _answer(contract, answer)
+        return result
+
+    async def reply(self, request: Envelope, payload: bytes, *, leaf: bytes, codec: int) -> None:
+        """Answer a request; a requester that is gone is no error.
+
+        Args:
+            request: The request.
+            payload: Encoded `{"ok": …}` or `{"fault": …}`.
+            leaf: The request's leaf, 32 bytes.
+            codec: How the payload is encoded.
+        """
+        now_ms = self._ambient.now_ms()
+        lifetime_ms = max(request.expires_at_ms - now_ms, _REPLY_LIFETIME_MS)
+        if request.reply_to is None:
+            raise ConfigurationError("a request without a reply queue cannot be answered")
+        envelope = Envelope(
+            id=self._ambient.new_id(),
+            kind=Kind.REPLY,
+            name=request.name,
+            version=request.version,
+            sender=self._sender,
+            audience=request.sender,
+            issued_at_ms=now_ms,
+            expires_at_ms=now_ms + lifetime_ms,
+            payload=payload,
+            codec=codec,
+            correlation_id=request.id,
+            bind=leaf,
+        )
+        try:
+            await self._out(envelope, key=request.reply_to)
+        except UnroutableError:
+            log.info("reply.unheard", message_name=request.name, message_id=str(request.id))
+
+    async def emit(self, envelope: Envelope, *, key: str, timeout_s: float | None = None) -> None:
+        """Publish a complete envelope, such as a fault or a replay, under a routing key of its own."""
+        await self._out(envelope, key=key, timeout_s=timeout_s)
+
+    def _tell(self, message: Message, envelope: Envelope) -> None:
+        if self._on_published is not None:
+            self._on_published(message, envelope)
+
+    def _envelope(
+        self,
+        message: Message,
+        kind: Kind,
+        cause: Envelope | None,
+        message_id: UUID | None,
+        lifetime_s: float | None,
+    ) -> Envelope:
+        contract = contract_of(message)
+        if contract.kind is not kind:
+            raise ConfigurationError(
+                f"{type(message).__name__} is a {contract.kind.word}: use {_VERBS[contract.kind]}, not {_VERBS[kind]}"
+            )
+        now_ms = self._ambient.now_ms()
+        lifetime_s = self._limits.lifetime_s if lifetime_s is None else lifetime_s
+        if lifetime_s <= 0:
+            raise ConfigurationError(f"a lifetime of {lifetime_s:g} s: use more than 0 seconds")
+        envelope = Envelope.first(
+            id=self._ambient.new_id() if message_id is None else message_id,
+            kind=kind,
+            name=contract.name,
+            version=contract.version,
+            sender=self._sender,
+            issued_at_ms=now_ms,
+            expires_at_ms=now_ms + max(1, int(lifetime_s * 1000)),
+            payload=encode_model(message, contract.codec),
+            codec=contract.codec,
+            reply_to=self._replies.queue if kind is Kind.REQUEST else None,
+        )
+        return envelope if cause is None else envelope.caused_by(cause)
+
+    async def _exchange(self, envelope: Envelope, deadline_s: float) -> Envelope:
+        await self._replies.open()
+        key = routing_key(envelope.name, envelope.version)
+        unsigned = self._sealer.prepare(envelope, routing_key=key)
+        expected = ExpectedReply(
+            mid=envelope.id.bytes,
+            leaf=unsigned.leaf,
+            aud=envelope.audience,
+            typ=envelope.type,
+            rto=self._replies.queue,
+        )
+        with self._replies.expecting(envelope.id, expected) as answer:
+            await self._signed_out(envelope, unsigned, key=key, timeout_s=deadline_s)
+            return await answer
+
+    async def _out(self, envelope: Envelope, *, key: str | None = None, timeout_s: float | None = None) -> None:
+        key = routing_key(envelope.name, envelope.version) if key is None else key
+        await self._signed_out(envelope, self._sealer.prepare(envelope, routing_key=key), key=key, timeout_s=timeout_s)
+
+    async def _signed_out(self, envelope: Envelope, unsigned: Unsigned, *, key: str, timeout_s: float | None) -> None:
+        sealed = await self._signer.sign(unsigned)
+        lasting = envelope.kind not in (Kind.REQUEST, Kind.REPLY)
+        await self._transport.publish(
+            sealed,
+            Route(
+                exchange=self._names.exchange_of(envelope.kind, envelope.audience),
+                routing_key=key,
+                persistent=lasting,
+                expiration_ms=None if lasting else max(1, envelope.expires_at_ms - self._ambient.now_ms()),
+            ),
+            Label(message_id=envelope.id.hex, type=envelope.type),
+            timeout_s=self._limits.publish_timeout_s if timeout_s is None else timeout_s,
+        )
+        log.debug(
+            "message.published",
+            kind=envelope.kind.word,
+            message_name=envelope.name,
+            message_id=str(envelope.id),
+            correlation_id=str(envelope.correlation_id),
+        )
+
+
+# A reply may still be wanted by a clock that is a little behind.
+_REPLY_LIFETIME_MS = 60_000
+_VERBS = {Kind.COMMAND: "send()", Kind.EVENT: "publish()", Kind.REQUEST: "request()"}
+
+
+def _answer(contract: Contract, envelope: Envelope) -> Any:
+    """Return the value of a reply, or raise what it says."""
+    plain = unpack(envelope.payload, envelope.codec)
+    if not isinstance(plain, dict) or len(plain) != 1 or not plain.keys() <= {"ok", "fault"}:
+        raise InvalidPayloadError(f"the reply to {envelope.type} has neither ok nor fault")
+    if contract.reply is not None and "ok" in plain:
+        return decode_value(contract.reply, plain["ok"])
+    fault = Fault.from_map(plain.get("fault"))
+    for failure in contract.raises:
+        if failure.failure_name == fault.error:
+            raise decode_failure(failure, fault.fields)
+    raise RemoteError(f"{envelope.sender} failed on {envelope.type}: {fault.error}: {fault.reason}", fault=fault)

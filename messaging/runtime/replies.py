@@ -1,0 +1,85 @@
+"""The pending requests of one instance: id → future, and the queue their answers come back to.
+
+A reply is looked up before its signature is checked and the entry is removed only after success, so a forged reply
+cannot consume the place of the true one (docs/spec.md, "Replies").
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from messaging.core.envelope import Envelope
+from messaging.core.topology import Names
+from messaging.errors import SealError
+from messaging.security.open import Opener
+from messaging.security.verified import ExpectedReply
+from messaging.transports.base import Delivery, Subscription, Transport
+
+__all__ = ["Replies"]
+
+# Replies are settled as they arrive, so this bounds memory, not concurrency.
+_PREFETCH: Final = 512
+
+log = structlog.get_logger()
+
+
+class Replies:
+    """The reply queue of one instance; it is declared on the first request."""
+
+    def __init__(self, *, service: str, instance: str, names: Names, transport: Transport, opener: Opener) -> None:
+        self.queue = names.reply_queue(service, instance)
+        self._topology = names.of_replies(service, instance)
+        self._transport = transport
+        self._opener = opener
+        self._pending: dict[UUID, tuple[ExpectedReply, asyncio.Future[Envelope]]] = {}
+        self._opening = asyncio.Lock()
+        self._subscription: Subscription | None = None
+        self.unmatched = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    async def open(self) -> None:
+        """Make the reply queue exist and listen to it; only the first call does something."""
+        if self._subscription is not None:
+            return
+        async with self._opening:
+            if self._subscription is None:
+                await self._transport.declare(self._topology)
+                self._subscription = await self._transport.consume(self.queue, self._arrived, prefetch=_PREFETCH)
+
+    @contextmanager
+    def expecting(self, request_id: UUID, expected: ExpectedReply) -> Iterator[asyncio.Future[Envelope]]:
+        """Register a request while its answer is awaited."""
+        future: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
+        self._pending[request_id] = (expected, future)
+        try:
+            yield future
+        finally:
+            self._pending.pop(request_id, None)
+
+    async def aclose(self) -> None:
+        """Stop listening; pending requests end at their deadlines or with their tasks."""
+        if self._subscription is not None:
+            await self._subscription.cancel()
+
+    def _arrived(self, delivery: Delivery) -> None:
+        delivery.ack()
+        request_id = self._opener.peek_reply(delivery.body)
+        pending = None if request_id is None else self._pending.get(request_id)
+        if pending is None or pending[1].done():
+            self.unmatched += 1
+            log.debug("reply.unmatched", queue=self.queue)
+            return
+        expected, future = pending
+        try:
+            envelope = self._opener.decrypt(self._opener.verify_reply(delivery.body, expected))
+        except SealError as error:
+            self.unmatched += 1
+            log.debug("reply.refused", queue=self.queue, code=error.code)
+            return
+        future.set_result(envelope)

@@ -1,0 +1,226 @@
+"""`Settler`: the one `match` on verdicts. Confirm first, record second; the acknowledgement is the last act.
+
+A crash between any two steps leaves the message with the broker: it comes again and the inbox tells what happened. When
+the broker cannot take what a verdict asks for, the delivery stays unacknowledged and the same step is tried again.
+"""
+
+import asyncio
+from typing import Final, assert_never
+
+import structlog
+
+from messaging.core.ambient import Ambient
+from messaging.core.envelope import Envelope, Kind
+from messaging.core.names import is_service
+from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, Skip, Verdict
+from messaging.core.sealed import Route
+from messaging.core.topology import Names, dead_routing_key
+from messaging.errors import ConfigurationError, TransportError
+from messaging.runtime.handling import Handling, Part
+from messaging.runtime.publisher import Publisher
+from messaging.runtime.rate import RateLimit
+from messaging.runtime.router import FIRST_RUNG_MS
+from messaging.security.content import pack_fault
+from messaging.security.suite import fault_id
+from messaging.stores.base import Inbox
+
+__all__ = ["Settler"]
+
+# Samples of forgeries per second and bytes each: enough to look at, too little to hurt (docs/spec.md).
+SAMPLES_PER_S: Final = 10
+SAMPLE_MAX_BYTES: Final = 64 * 1024
+# Dead letters are read by age, not by expiry; the header needs a lifetime within the bundle's bound all the same.
+FAULT_LIFETIME_MS: Final = 7 * 24 * 3_600_000
+_BACKOFF_FIRST_S: Final = 0.5
+_BACKOFF_MAX_S: Final = 5.0
+
+log = structlog.get_logger()
+
+
+class Settler:
+    """Carries out verdicts for one service."""
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        names: Names,
+        publisher: Publisher,
+        inbox: Inbox,
+        ambient: Ambient,
+        timeout_s: float,
+        lifetime_ms: int = FAULT_LIFETIME_MS,
+    ) -> None:
+        self._service = service
+        self._names = names
+        self._publisher = publisher
+        self._inbox = inbox
+        self._ambient = ambient
+        self._timeout_s = timeout_s
+        self._lifetime_ms = lifetime_ms
+        self._forgeries = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
+        self.counts: dict[str, int] = {}
+
+    async def settle(self, handling: Handling, verdict: Verdict, *, stopping: asyncio.Event) -> None:
+        """Carry out a verdict; while the broker cannot take it, try again until the service stops."""
+        patience_s = _BACKOFF_FIRST_S
+        while True:
+            try:
+                await self._carry_out(handling, verdict)
+            except (TransportError, ConfigurationError) as error:
+                log.warning("delivery.unsettled", reason=str(error), **handling.described())
+            else:
+                return
+            if stopping.is_set():
+                await self.give_back(handling)
+                return
+            await asyncio.sleep(patience_s)
+            patience_s = min(2 * patience_s, _BACKOFF_MAX_S)
+
+    async def give_back(self, handling: Handling) -> None:
+        """Return the delivery to its queue, unhandled, and its lease to the inbox."""
+        if handling.reservation is not None and handling.reservation.token is not None:
+            await self._inbox.release(handling.reservation)
+        handling.delivery.give_back()
+        self._count("given_back")
+
+    async def _carry_out(self, handling: Handling, verdict: Verdict) -> None:
+        match verdict:
+            case Ack():
+                await self._done(handling)
+            case Retry():
+                await self._retry(handling, verdict)
+            case Bury():
+                await self._bury(handling, verdict)
+            case Refuse():
+                await self._refuse(handling, verdict)
+            case Skip():
+                self._skip(handling, verdict)
+            case Defer():
+                await self._defer(handling, verdict)
+            case _:
+                assert_never(verdict)
+        handling.delivery.ack()
+
+    async def _done(self, handling: Handling) -> None:
+        if handling.part is Part.REQUESTS and handling.reply is not None:
+            await self._reply(handling, handling.reply)
+        if handling.reservation is not None and handling.reservation.token is not None:
+            await self._inbox.complete(handling.reservation, reply=handling.reply)
+        self._count("handled")
+        if handling.fault is None:
+            log.debug("delivery.handled", **handling.described())
+        else:
+            log.warning("request.failed", **handling.described(), error=handling.fault.error)
+
+    async def _reply(self, handling: Handling, payload: bytes) -> None:
+        if handling.envelope is None or handling.verified is None:
+            return
+        leaf = handling.verified.leaf
+        await self._publisher.reply(handling.envelope, payload, leaf=leaf, codec=handling.reply_codec)
+
+    async def _retry(self, handling: Handling, verdict: Retry) -> None:
+        await self._to_rung(handling, round(verdict.delay_s * 1000), attempt=handling.attempt + 1)
+        await self._release(handling)
+        self._count("retried")
+        fault = handling.fault
+        error = "" if fault is None else fault.error
+        log.warning("delivery.retried", delay_s=verdict.delay_s, error=error, **handling.described())
+
+    async def _defer(self, handling: Handling, verdict: Defer) -> None:
+        await self._to_rung(handling, FIRST_RUNG_MS, attempt=handling.delivery.attempt)
+        await self._release(handling)
+        self._count("deferred")
+        log.info("delivery.deferred", delay_s=verdict.delay_s, reason=verdict.reason, **handling.described())
+
+    async def _to_rung(self, handling: Handling, delay_ms: int, *, attempt: int) -> None:
+        delivery = handling.delivery
+        await delivery.forward(
+            # The rung keeps the routing key, so it names the queue to come back to.
+            Route(exchange=self._names.rung(self._service, delay_ms), routing_key=delivery.queue),
+            attempt=attempt,
+            first_failed_ms=delivery.first_failed_ms or self._ambient.now_ms(),
+            timeout_s=self._timeout_s,
+        )
+
+    async def _bury(self, handling: Handling, verdict: Bury) -> None:
+        """Publish the dead letter, then record the failure: a crash between buries twice, never zero times."""
+        verified, fault = handling.verified, handling.fault
+        if verified is None or fault is None or handling.part is Part.FAULTS:
+            # Unverified, or a fault that itself fails: moved as it is, and nobody is told; no echo.
+            await self._bury_raw(handling)
+        else:
+            total = fault.marked(attempts=fault.attempts + handling.earlier_attempts)
+            is_command = verified.kind is Kind.COMMAND
+            origin = verified.sender if is_command and is_service(verified.sender) else None
+            now_ms = self._ambient.now_ms()
+            letter = Envelope(
+                id=fault_id(verified.leaf, handling.replays),
+                kind=Kind.FAULT,
+                name=verified.name,
+                version=verified.version,
+                sender=self._service,
+                audience=origin or self._service,
+                issued_at_ms=now_ms,
+                expires_at_ms=now_ms + self._lifetime_ms,
+                payload=pack_fault(handling.original, total.to_map()),
+                correlation_id=verified.correlation_id,
+                causation_id=verified.id,
+                bind=verified.leaf,
+            )
+            await self._publisher.emit(letter, key=dead_routing_key(self._service, origin))
+        if handling.reservation is not None and handling.reservation.token is not None:
+            await self._inbox.fail(handling.reservation)
+        self._count("buried")
+        log.error(
+            "delivery.buried",
+            reason=verdict.reason,
+            error="" if fault is None else fault.error,
+            fault=None if fault is None else fault.reason,
+            **handling.described(),
+        )
+
+    async def _bury_raw(self, handling: Handling) -> None:
+        route = Route(exchange=self._names.undeliverable_exchange(self._service), routing_key=handling.delivery.queue)
+        await handling.delivery.forward(
+            route,
+            attempt=handling.delivery.attempt,
+            first_failed_ms=handling.delivery.first_failed_ms or self._ambient.now_ms(),
+            timeout_s=self._timeout_s,
+        )
+
+    async def _refuse(self, handling: Handling, verdict: Refuse) -> None:
+        await handling.delivery.forward(self._own("refused"), timeout_s=self._timeout_s)
+        await self._release(handling)
+        self._count(f"refused.{verdict.code}")
+        log.error("delivery.refused", code=verdict.code, reason=verdict.reason, **handling.described())
+
+    def _skip(self, handling: Handling, verdict: Skip) -> None:
+        self._count(f"skipped.{verdict.code}")
+        if not handling.is_forged:
+            log.info("delivery.skipped", code=verdict.code, reason=verdict.reason, **handling.described())
+            return
+        suppressed = self._forgeries.admit()
+        if suppressed is None:
+            return
+        handling.delivery.sample(self._own("quarantine"), limit_bytes=SAMPLE_MAX_BYTES)
+        # Nothing of a forgery is repeated but its size: every word in it is the forger's.
+        log.warning(
+            "delivery.quarantined",
+            queue=handling.delivery.queue,
+            code=verdict.code,
+            size_bytes=len(handling.delivery.body),
+            suppressed=suppressed,
+        )
+
+    async def _release(self, handling: Handling) -> None:
+        if handling.reservation is not None and handling.reservation.token is not None:
+            await self._inbox.release(handling.reservation)
+
+    def _own(self, part: str) -> Route:
+        return Route(
+            exchange=self._names.return_exchange(self._service), routing_key=self._names.queue(self._service, part)
+        )
+
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1

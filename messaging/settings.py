@@ -1,0 +1,127 @@
+"""`Settings`: what an installation decides. The only reader of the environment, and only when one is made.
+
+Every field is `MESSAGING_<NAME>` in the environment. `Settings.development()` needs nothing: embedded broker, throwaway
+keys, everybody may talk to everybody; services made with the same settings object share both.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar, cast
+
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from messaging.core.codec import describe
+from messaging.core.topology import Names
+from messaging.errors import ConfigurationError
+
+__all__ = ["Settings"]
+
+_SCHEMES: Final = ("amqp://", "amqps://")
+MEMORY_URL: Final = "memory://"
+T = TypeVar("T")
+
+
+class Settings(BaseSettings):
+    """What an installation decides.
+
+    Attributes:
+        broker_url: `amqp://user:password@host:port/vhost`, several nodes separated by commas, or `memory://`.
+        keys: Folder with `<service>.key` and `trust.bundle`.
+        namespace: First part of every exchange and queue; environments with different ones may share a vhost.
+        publish_timeout_s, request_timeout_s, connect_timeout_s, handler_timeout_s, drain_timeout_s: Deadlines, seconds.
+        prefetch: Unsettled deliveries per queue, which is also how many handlers run at once; 1 to 65535.
+        lifetime_s: How long a message may wait before it is buried as expired, seconds.
+        heartbeat_s: AMQP heartbeat, seconds.
+        inbox_ids, inbox_ttl_s: Bounds of the in-memory inbox.
+        allow_dev_keys: Accept development keys on a broker that is not on this machine.
+        trust_min_version: Lowest version of the trust bundle to accept.
+        trust_poll_s: How often the bundle's file is looked at, seconds.
+        passphrase_file: File whose first line opens the keyring.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MESSAGING_", frozen=True, extra="forbid")
+
+    broker_url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    keys: Path | None = None
+    namespace: str = "messaging"
+    publish_timeout_s: float = Field(default=10.0, gt=0)
+    request_timeout_s: float = Field(default=10.0, gt=0)
+    connect_timeout_s: float = Field(default=10.0, gt=0)
+    handler_timeout_s: float = Field(default=60.0, gt=0)
+    drain_timeout_s: float = Field(default=25.0, ge=0)
+    prefetch: int = Field(default=64, ge=1, le=65_535)
+    lifetime_s: float = Field(default=7 * 24 * 3600.0, gt=0, le=30 * 24 * 3600.0)
+    heartbeat_s: int = Field(default=10, ge=1, le=600)
+    inbox_ids: int = Field(default=100_000, ge=1)
+    inbox_ttl_s: float = Field(default=3_600.0, gt=0)
+    allow_dev_keys: bool = False
+    trust_min_version: int = Field(default=0, ge=0)
+    trust_poll_s: float = Field(default=5.0, gt=0)
+    passphrase_file: Path | None = None
+
+    # True for `development()`: keys are made in the process instead of read from `keys`.
+    _throwaway_keys: bool = PrivateAttr(default=False)
+    _shared: dict[type, object] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"settings: {describe(error)}; they come from arguments or from MESSAGING_… in the environment"
+            ) from None
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_urls(cls, value: str) -> str:
+        urls = [url.strip() for url in value.split(",")]
+        if urls == [MEMORY_URL] or all(url.startswith(_SCHEMES) for url in urls):
+            return ",".join(urls)
+        raise ConfigurationError(
+            "MESSAGING_BROKER_URL: write amqp://user:password@host:5672/vhost (amqps:// for TLS; several nodes "
+            "separated by commas), or memory:// for the embedded broker"
+        )
+
+    @field_validator("namespace")
+    @classmethod
+    def _check_namespace(cls, value: str) -> str:
+        return Names(value).namespace
+
+    @classmethod
+    def development(cls, broker_url: str = MEMORY_URL, **values: Any) -> Self:
+        """Return settings for trying out: throwaway keys, everybody may talk to everybody.
+
+        Args:
+            broker_url: The embedded broker by default, which lives as long as this object.
+            **values: Other fields.
+        """
+        settings = cls(broker_url=broker_url, **values)
+        settings._throwaway_keys = True
+        return settings
+
+    @property
+    def has_throwaway_keys(self) -> bool:
+        """Whether keys are made in this process."""
+        return self._throwaway_keys
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the broker lives in this process."""
+        return self.broker_url == MEMORY_URL
+
+    @property
+    def broker_urls(self) -> tuple[str, ...]:
+        """The broker's nodes, in order of preference."""
+        return tuple(self.broker_url.split(","))
+
+    @property
+    def names(self) -> Names:
+        """The speller of exchanges and queues."""
+        return Names(self.namespace)
+
+    def shared(self, kind: type[T], build: Callable[[], T]) -> T:
+        """Return the one object of a kind that everything made from these settings shares; built on first use."""
+        if kind not in self._shared:
+            self._shared[kind] = build()
+        return cast("T", self._shared[kind])

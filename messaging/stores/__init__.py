@@ -1,0 +1,1 @@
+"""Adapters that remember which messages ran: `memory` in process, behind the port of `base`."""

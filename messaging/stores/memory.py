@@ -1,0 +1,161 @@
+"""The inbox in memory: bounded in ids, age and bytes of kept replies; gone with the process.
+
+After a restart every message is runnable again until it expires, and replicas do not share it: handlers stay
+idempotent, or use a durable inbox.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+from messaging.core.ambient import Ambient
+from messaging.core.inbox import Decision, Replaying, RowState, judge
+from messaging.stores.base import InboxKey, Reservation
+
+__all__ = ["MemoryInbox"]
+
+KEPT_REPLIES_MAX_BYTES: Final = 32 * 1024 * 1024
+# How many old rows one new row may push out: more than one, so that a full table shrinks, bounded, so that no single
+# reservation pays for all.
+_EVICTIONS_PER_ROW: Final = 4
+
+
+@dataclass(slots=True)
+class _Row:
+    leaf: bytes
+    state: RowState
+    token: int | None
+    until_s: float
+    previous: RowState = RowState.ABSENT
+    reply: bytes | None = None
+
+
+class MemoryInbox:
+    """Keeps at most `max_ids` rows for `ttl_s` seconds each; see `Inbox` for the methods."""
+
+    def __init__(self, *, ambient: Ambient, max_ids: int = 100_000, ttl_s: float = 3_600.0) -> None:
+        self._ambient = ambient
+        self._max_ids = max_ids
+        self._ttl_s = ttl_s
+        self._rows: OrderedDict[InboxKey, _Row] = OrderedDict()
+        self._tokens = count(1)
+        self._reply_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    async def state(self, key: InboxKey, *, leaf: bytes) -> RowState:
+        """Return the row's state as these bytes see it."""
+        row = self._rows.get(key)
+        return RowState.ABSENT if row is None or row.leaf != leaf else self._state_of(row)
+
+    async def reserve(self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float) -> Reservation:
+        """Take a lease for a delivery if it may run."""
+        row = self._rows.get(key)
+        decision = self._judge(row, leaf)
+        if decision is not Decision.RUN:
+            return Reservation(key=key, decision=decision, reply=None if row is None else row.reply)
+        return self._lease(key, leaf, lease_s)
+
+    async def reserve_replay(
+        self,
+        key: InboxKey,
+        *,
+        leaf: bytes,
+        outer: InboxKey,
+        outer_leaf: bytes,
+        replaying: Replaying,
+        expires_at_ms: int,
+        lease_s: float,
+    ) -> Reservation:
+        """Take a lease for the original and for the operator's wrapper, or for neither."""
+        wrapper = self._judge(self._rows.get(outer), outer_leaf)
+        if wrapper is not Decision.RUN:
+            return Reservation(key=outer, decision=wrapper)
+        decision = self._judge(self._rows.get(key), leaf, replaying)
+        if decision is not Decision.RUN:
+            return Reservation(key=key, decision=decision)
+        self._lease(outer, outer_leaf, lease_s)
+        reservation = self._lease(key, leaf, lease_s)
+        return Reservation(key=key, decision=Decision.RUN, token=reservation.token, outer=outer)
+
+    async def complete(self, reservation: Reservation, *, reply: bytes | None = None) -> bool:
+        """Record that the handler ran."""
+        held = self._settle(reservation, RowState.DONE)
+        if held and reply is not None:
+            self._keep(self._rows[reservation.key], reply)
+        return held
+
+    async def fail(self, reservation: Reservation) -> bool:
+        """Record that the message was buried."""
+        return self._settle(reservation, RowState.FAILED)
+
+    async def release(self, reservation: Reservation) -> bool:
+        """Give the lease back; a replayed original is `failed` again until its wrapper returns."""
+        row = self._rows.get(reservation.key)
+        if row is None or row.token != reservation.token:
+            return False
+        if reservation.outer is not None:
+            self._rows.pop(reservation.outer, None)
+        if row.previous is RowState.ABSENT:
+            self._forget(reservation.key)
+        else:
+            row.state, row.token = row.previous, None
+        return True
+
+    def _judge(self, row: _Row | None, leaf: bytes, replaying: Replaying | None = None) -> Decision:
+        state = RowState.ABSENT if row is None else self._state_of(row)
+        same = state is RowState.ABSENT or row is None or row.leaf == leaf
+        return judge(state, same_leaf=same, replay=replaying)
+
+    def _state_of(self, row: _Row) -> RowState:
+        if self._ambient.monotonic_s() < row.until_s:
+            return row.state
+        return RowState.LEASE_EXPIRED if row.state is RowState.LEASED else RowState.ABSENT
+
+    def _lease(self, key: InboxKey, leaf: bytes, lease_s: float) -> Reservation:
+        token = next(self._tokens)
+        before = self._rows.get(key)
+        previous = RowState.ABSENT
+        if before is not None:
+            previous = before.previous if before.state is RowState.LEASED else before.state
+        self._forget(key)
+        self._rows[key] = _Row(leaf, RowState.LEASED, token, self._ambient.monotonic_s() + lease_s, previous)
+        self._evict()
+        return Reservation(key=key, decision=Decision.RUN, token=token)
+
+    def _settle(self, reservation: Reservation, state: RowState) -> bool:
+        row = self._rows.get(reservation.key)
+        if row is None or row.token != reservation.token:
+            return False
+        row.state, row.token, row.until_s = state, None, self._ambient.monotonic_s() + self._ttl_s
+        self._rows.move_to_end(reservation.key)
+        if reservation.outer is not None and (outer := self._rows.get(reservation.outer)) is not None:
+            outer.state, outer.token, outer.until_s = RowState.DONE, None, row.until_s
+        return True
+
+    def _keep(self, row: _Row, reply: bytes) -> None:
+        if self._reply_bytes + len(reply) <= KEPT_REPLIES_MAX_BYTES:
+            row.reply = reply
+            self._reply_bytes += len(reply)
+
+    def _evict(self) -> None:
+        """Drop what is too old or too many, oldest first; a live lease is never dropped."""
+        now = self._ambient.monotonic_s()
+        for _ in range(_EVICTIONS_PER_ROW):
+            key, row = next(iter(self._rows.items()))
+            too_many = len(self._rows) > self._max_ids
+            if row.until_s > now and not too_many:
+                return
+            if row.state is RowState.LEASED and row.until_s > now:
+                self._rows.move_to_end(key)
+                continue
+            self._forget(key)
+            if not self._rows:
+                return
+
+    def _forget(self, key: InboxKey) -> None:
+        row = self._rows.pop(key, None)
+        if row is not None and row.reply is not None:
+            self._reply_bytes -= len(row.reply)
