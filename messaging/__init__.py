@@ -33,12 +33,14 @@ __all__ = [
     "Service",
     "Settings",
     "UnroutableError",
+    "open_operator",
 ]
 
 __version__ = "0.1.0"
 
 # Type checkers need the imports that the lazy loading hides from them: the one place where the two must differ.
 if TYPE_CHECKING:
+    from messaging.assembly import open_operator
     from messaging.core.dead_letter import DeadLetter, Selection
     from messaging.core.fault import Fault
     from messaging.core.message import Command, Event, Request
@@ -76,6 +78,7 @@ _HOMES = {
     "Selection": "messaging.core.dead_letter",
     "Service": "messaging.service",
     "Settings": "messaging.settings",
+    "open_operator": "messaging.assembly",
 }
 
 

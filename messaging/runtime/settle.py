@@ -15,7 +15,7 @@ from messaging.core.names import is_service
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, Skip, Verdict
 from messaging.core.sealed import Route
 from messaging.core.topology import Names, dead_routing_key
-from messaging.errors import ConfigurationError, TransportError
+from messaging.errors import MessagingError, TransportError
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.rate import RateLimit
@@ -67,8 +67,10 @@ class Settler:
         while True:
             try:
                 await self._carry_out(handling, verdict)
-            except (TransportError, ConfigurationError) as error:
+            except MessagingError as error:
                 log.warning("delivery.unsettled", reason=str(error), **handling.described())
+                if not isinstance(error, TransportError):
+                    _simplify(handling)
             else:
                 return
             if stopping.is_set():
@@ -224,3 +226,12 @@ class Settler:
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+
+
+def _simplify(handling: Handling) -> None:
+    """Drop what can never be sealed, so that the next try ends: a reply that has no reader, a fault that has no room.
+
+    The message itself is kept: without a fault it is buried as it came.
+    """
+    handling.reply = None
+    handling.fault = None
