@@ -26,7 +26,7 @@ test-fast: setup ## run the tests that need no broker and no database server
 check: setup ## format, lint, layers, types, rules of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(PYTEST) -q tests/test_house.py
 	@scripts/check-compose.sh
