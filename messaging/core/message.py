@@ -23,7 +23,8 @@ from messaging.errors import ConfigurationError, RemoteFailure
 
 __all__ = ["Command", "Contract", "Event", "Message", "Request", "contract_of"]
 
-R = TypeVar("R")
+# Covariant: the answer is only ever received, so a request for a subclass serves where one for its base is expected.
+R_co = TypeVar("R_co", covariant=True)
 
 _CODECS: Final = {"msgpack": CODEC_MSGPACK, "json": CODEC_JSON}
 
@@ -115,8 +116,8 @@ class Event(Message):
     __kind__ = Kind.EVENT
 
 
-class Request(Message, Generic[R]):
-    """A question to the service that owns the name, answered with an `R`."""
+class Request(Message, Generic[R_co]):
+    """A question to the service that owns the name; its argument is the type of the answer."""
 
     __kind__ = Kind.REQUEST
 
