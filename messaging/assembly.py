@@ -74,9 +74,7 @@ def build(
     transport = _transport(settings, ambient, identity, wait_forever=wait_forever)
     opener = Opener(keyring, trust, names, ambient=ambient, subscriptions=subscriptions)
     instance = ambient.new_id().hex[16:]
-    replies = Replies(
-        service=identity.replace(":", "."), instance=instance, names=names, transport=transport, opener=opener
-    )
+    replies = Replies(service=identity, instance=instance, names=names, transport=transport, opener=opener)
     publisher = Publisher(
         sender=identity,
         sealer=Sealer(keyring, trust, names, ambient=ambient),
