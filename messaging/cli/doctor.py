@@ -1,0 +1,113 @@
+"""`messaging doctor`: looks at everything that must be right for messages to flow, with a remedy for what is not."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+
+from messaging.ambient import real_ambient
+from messaging.cli.check_broker import check_broker, check_queues, check_services
+from messaging.cli.check_keys import KeyCheck
+from messaging.cli.finding import Finding, State, failed, fine, worst
+from messaging.cli.link import connected
+from messaging.cli.load import load_service
+from messaging.cli.render import line, print_json, text
+from messaging.errors import ConfigurationError, MessagingError
+from messaging.service import Service
+from messaging.settings import Settings
+from messaging.transports.amqp.errors import Node
+
+__all__ = ["doctor"]
+
+_STYLES: Final = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
+
+
+def doctor(
+    *,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="MODULE:SERVICE", help="Look at this service's queues too; repeat for several."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check settings, broker, keys, trust, clock, queues and what waits in them; each with its remedy.
+
+    Exit codes, as monitoring plug-ins have them: 0 all well, 1 warnings, 2 something is broken.
+
+    Example: [bold]messaging doctor --from services.orders:orders[/bold]
+    """
+    services = [load_service(source) for source in sources or ()]
+    findings = _examine(services)
+    state = worst(findings)
+    if as_json:
+        print_json({"state": state.word, "checks": [_record(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            _show(finding)
+    raise typer.Exit(int(state))
+
+
+def _examine(services: Sequence[Service]) -> list[Finding]:
+    try:
+        settings = Settings()
+    except ConfigurationError as error:
+        return [failed("settings", str(error), remedy="mend the environment")]
+    findings = [fine("settings", _shown(settings))]
+    keys = KeyCheck(settings=settings, ambient=real_ambient(), passphrase=_passphrase(settings, findings))
+    findings += keys.findings()
+    known = {service.name for service in services} | set(() if keys.bundle is None else keys.bundle.services)
+    findings += asyncio.run(_examine_broker(settings, services, sorted(known)))
+    return findings
+
+
+async def _examine_broker(settings: Settings, services: Sequence[Service], known: Sequence[str]) -> list[Finding]:
+    if settings.is_embedded:
+        return [fine("broker", "embedded (memory://): it lives inside one process, there is nothing to look at")]
+    findings = [finding async for finding in check_broker(settings)]
+    if findings[-1].state is State.FAIL:
+        return findings
+    try:
+        async with connected(settings, name="doctor") as transport:
+            findings += [finding async for finding in check_services(transport, services)]
+            findings += [finding async for finding in check_queues(transport, settings.names, known)]
+    except MessagingError as error:
+        findings.append(failed("queues", str(error), remedy="mend what stands above first"))
+    return findings
+
+
+def _passphrase(settings: Settings, findings: list[Finding]) -> bytes | None:
+    if settings.passphrase_file is None:
+        return None
+    try:
+        lines = settings.passphrase_file.read_bytes().splitlines()
+    except OSError as error:
+        findings.append(
+            failed(
+                "passphrase", f"{settings.passphrase_file}: {error.strerror}", remedy="mend MESSAGING_PASSPHRASE_FILE"
+            )
+        )
+        return None
+    return lines[0] if lines else b""
+
+
+def _shown(settings: Settings) -> str:
+    if settings.is_embedded:
+        return f"broker memory://, namespace {settings.namespace}"
+    addresses = ", ".join(Node.parse(url).address for url in settings.broker_urls)
+    return f"broker {addresses}, namespace {settings.namespace}, keys {settings.keys or 'unset'}"
+
+
+def _record(finding: Finding) -> dict[str, object]:
+    return {
+        "check": finding.check,
+        "state": finding.state.word,
+        "words": finding.words,
+        "remedy": finding.remedy,
+    }
+
+
+def _show(finding: Finding) -> None:
+    line(text(f"{finding.state.word:<5}", _STYLES[finding.state]), f" {finding.check}: {finding.words}")
+    if finding.remedy is not None:
+        line(text("       try: ", "dim"), finding.remedy)

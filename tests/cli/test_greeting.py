@@ -1,0 +1,91 @@
+"""Who answers at the broker's address: a broker, something else, nobody, silence."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pamqp.commands
+import pamqp.frame
+import pytest
+
+from messaging.cli.broker_probe import free_port
+from messaging.cli.greeting import Greeting, greeting_of
+from messaging.errors import ConfigurationError, ConnectionLostError
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(answer: Answer) -> AsyncIterator[str]:
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await answer(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            ended.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"amqp://user:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
+def saying(answer: bytes) -> Answer:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(answer)
+
+    return say
+
+
+async def test_a_broker_tells_product_version_and_cluster() -> None:
+    start = pamqp.commands.Connection.Start(
+        server_properties={"product": "RabbitMQ", "version": "4.3.6", "cluster_name": "rabbit@one"}
+    )
+    async with listening(saying(pamqp.frame.marshal(start, 0))) as url:
+        greeting = await greeting_of(url, timeout_s=5)
+
+    assert greeting == Greeting(product="RabbitMQ", version="4.3.6", cluster="rabbit@one")
+    assert greeting.release == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 400 Bad Request\r\n\r\n" + b"x" * 100, b"", b"\x01\x00\x00\xff\xff\xff\xff", b"AMQP\x00\x00\x09\x01"],
+)
+async def test_what_is_no_broker_is_named_so_without_the_password(answer: bytes) -> None:
+    async with listening(saying(answer)) as url:
+        with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1:\d+ \(.*no AMQP 0-9-1 broker") as caught:
+            await greeting_of(url, timeout_s=5)
+
+    assert "secret" not in str(caught.value)
+
+
+async def test_nobody_listens() -> None:
+    with pytest.raises(ConnectionLostError, match="no broker at"):
+        await greeting_of(f"amqp://127.0.0.1:{free_port()}/", timeout_s=5)
+
+
+async def test_silence_ends_at_the_deadline() -> None:
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(silence) as url:
+        with pytest.raises(ConnectionLostError, match=r"no answer within 0\.1 s"):
+            await greeting_of(url, timeout_s=0.1)
+
+
+async def test_what_is_no_amqp_url_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="amqp://"):
+        await greeting_of("http://127.0.0.1/", timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    ("version", "release"), [("3.10.8", (3, 10)), ("4.3.0-rc.1", (4, 3)), ("unknown", None), ("4", None)]
+)
+def test_releases(version: str, release: tuple[int, int] | None) -> None:
+    assert Greeting(product="RabbitMQ", version=version, cluster="").release == release
