@@ -42,6 +42,7 @@ clean: ## stop the development broker and remove everything that was made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: $(INSTALLED)
+	@:
 
 $(INSTALLED): pyproject.toml constraints.txt scripts/ensure-venv.sh
 	@scripts/ensure-venv.sh
