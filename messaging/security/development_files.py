@@ -1,7 +1,7 @@
 """`init_development`: a keys folder for a developer's machine, in one act (docs/trust.md, "Development keys").
 
 It holds a key file for each service and for the operator, the bundle, and the throwaway root with what the bundle was
-made from, so that a second run adds a service and keeps everybody's keys. Never beside keys that are not for development.
+made from, so that a second run adds a service and keeps everybody's keys. Never beside keys of another kind.
 """
 
 from collections.abc import Mapping

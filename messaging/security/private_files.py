@@ -33,10 +33,13 @@ def read_private(path: Path) -> bytes:
         descriptor = os.open(path, _READ)
     except OSError as exc:
         raise ConfigurationError(_why_not(path, exc)) from exc
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        _check(path, found)
-        return file.read(_MOST_BYTES)
+    try:
+        # What was opened is checked, not the name: nobody can exchange the file in between.
+        _check(path, os.fstat(descriptor))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(_MOST_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def write_file(path: Path, content: bytes, *, replace: bool = False, mode: int = PRIVATE_MODE) -> None:

@@ -8,11 +8,12 @@ from uuid import UUID, uuid4
 import msgpack
 
 from messaging.core.ambient import Ambient
-from messaging.core.envelope import Envelope, Kind
-from messaging.core.topology import Names, Subscriptions, routing_key
+from messaging.core.envelope import CODEC_RAW, Envelope, Kind
+from messaging.core.topology import Names, Subscriptions, dead_routing_key, routing_key
 from messaging.security import suite
 from messaging.security.bundle import OPS_GROUP
 from messaging.security.bundle_format import sign_bundle
+from messaging.security.content import pack_fault
 from messaging.security.development import identity_entry, key_entry
 from messaging.security.keyring import Keyring
 from messaging.security.keys import DecryptionKey, SigningKey
@@ -117,6 +118,59 @@ class Realm:
         made = self.envelope(**changes)
         return self.sealer(made.sender).seal(made, routing_key=routing_key(made.name, made.version))
 
+    def reply(self, request: bytes, **changes: Any) -> bytes:
+        """Return the reply of orders to a sealed request."""
+        asked = self.opener("orders").verify(request, kinds=EVERY_KIND)
+        values: dict[str, Any] = {
+            "kind": Kind.REPLY,
+            "name": asked.name,
+            "sender": "orders",
+            "audience": asked.sender,
+            "correlation_id": asked.id,
+            "bind": asked.leaf,
+        }
+        made = self.envelope(**(values | changes))
+        return self.sealer(made.sender).seal(made, routing_key=asked.reply_to or "")
+
+    def fault(self, original: bytes, *, sender: str = "orders", origin: str | None = "users", **changes: Any) -> bytes:
+        """Return the fault by which a service buries a sealed message."""
+        failed = split_parts(original)
+        values: dict[str, Any] = {
+            "id": suite.fault_id(failed.leaf(), 0),
+            "kind": Kind.FAULT,
+            "name": "orders.place_order",
+            "sender": sender,
+            "audience": origin or sender,
+            "bind": failed.leaf(),
+            "payload": pack_fault(original, {"error": "ValueError", "reason": "no"}),
+        }
+        made = self.envelope(**(values | changes))
+        return self.sealer(sender).seal(made, routing_key=dead_routing_key(sender, origin))
+
+    def replay(self, original: bytes, *, part: str = "commands", **changes: Any) -> bytes:
+        """Return the replay of a sealed message by the operator."""
+        values: dict[str, Any] = {
+            "kind": Kind.REPLAY,
+            "name": "orders.place_order",
+            "sender": "ops:alice",
+            "audience": "orders",
+            "bind": split_parts(original).leaf(),
+            "payload": original,
+            "codec": CODEC_RAW,
+        }
+        made = self.envelope(**(values | changes))
+        return self.sealer("ops:alice").seal(made, routing_key=NAMES.queue(made.audience, part))
+
+    def revoke(self, name: str, reason: str, *, part: str = "sign") -> Callable[[dict[str, Any]], object]:
+        """Return the edit that revokes the first key of an identity."""
+
+        def edit(payload: dict[str, Any]) -> None:
+            section = "operators" if ":" in name else "services"
+            kid = payload[section][name][part][0]["kid"]
+            payload["revoked"].append({"kid": kid, "at": START_MS, "reason": reason})
+
+        return edit
+
     def signer(self, name: str) -> SigningKey:
         return self.keyrings[name].signing[0]
 
@@ -170,6 +224,8 @@ def envelope(clock: Clock, **changes: Any) -> Envelope:
         "correlation_id": UUID(int=7),
     }
     values.update(changes)
+    if values["kind"] is Kind.REQUEST:
+        values.setdefault("reply_to", NAMES.reply_queue(values["sender"], "00112233445566ff"))
     if "audience" not in values:
         owner = values["name"].partition(".")[0]
         values["audience"] = f"event:{values['name']}" if values["kind"] is Kind.EVENT else owner
