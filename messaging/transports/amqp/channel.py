@@ -55,7 +55,6 @@ class PlainChannel:
 
     def __init__(self, channel: aiormq.Channel) -> None:
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.lost_settlements = 0
         self._channel = channel
         self._consumer_tag: str | None = None
         self._prefetch = 0
@@ -63,6 +62,7 @@ class PlainChannel:
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._settlements = Settlements()
+        self._unsaid: list[Settlement] = []
         self._settling: asyncio.Task[None] | None = None
         channel.closing.add_done_callback(self._on_closing)
 
@@ -85,6 +85,11 @@ class PlainChannel:
         """Whether aiormq still knows our consumer."""
         return not self.is_closed and self._consumer_tag in self._channel.consumers
 
+    @property
+    def unsaid_settlements(self) -> int:
+        """How many deliveries were settled without the broker being told; once the channel is gone, for good."""
+        return sum(frame.covers for frame in self._unsaid) + len(self._settlements)
+
     # Publishing.
 
     def publish(self, parcel: Parcel) -> asyncio.Future[None]:
@@ -94,7 +99,9 @@ class PlainChannel:
         `OutcomeUnknownError` when the channel went first.
         """
         confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._own(self._publish(parcel, confirm))
+        task = self._own(self._publish(parcel, confirm))
+        # A task that is cancelled before its first step runs none of its own code.
+        task.add_done_callback(lambda _: _fail(confirm, OutcomeUnknownError(self._closed_by)))
         return confirm
 
     async def _publish(self, parcel: Parcel, confirm: asyncio.Future[None]) -> None:
@@ -109,9 +116,6 @@ class PlainChannel:
                     wait=False,
                 )
             )
-        except asyncio.CancelledError:
-            # Ours: the channel is being closed.
-            _fail(confirm, OutcomeUnknownError(self._closed_by))
         except CLIENT_ERRORS as error:
             _fail(confirm, self._outcome(parcel, error))
         else:
@@ -177,18 +181,15 @@ class PlainChannel:
         return True
 
     async def _settle_all(self) -> None:
-        frames: list[Settlement] = []
         try:
-            while len(self._settlements):
-                frames = self._settlements.take()
-                while frames:
-                    await self._settle(frames[0])
-                    del frames[0]
-        except asyncio.CancelledError:
-            self.lost_settlements += len(frames) + len(self._settlements)
-        except CLIENT_ERRORS:
-            # The channel went: the broker delivers those messages again.
-            self.lost_settlements += len(frames) + len(self._settlements)
+            while self._unsaid or len(self._settlements):
+                self._unsaid += self._settlements.take()
+                while self._unsaid:
+                    await self._settle(self._unsaid[0])
+                    del self._unsaid[0]
+        except CLIENT_ERRORS as error:
+            # The broker delivers those messages again.
+            self.give_up(str(error) or type(error).__name__)
         finally:
             self._settling = None
 

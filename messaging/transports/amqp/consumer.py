@@ -101,7 +101,7 @@ class _Feed:
         self.is_stopped = True
         self._held.clear()
         await self.channel.aclose()
-        self._around.note_dropped(self.channel.lost_settlements)
+        self._around.note_dropped(self.channel.unsaid_settlements)
 
     def _settle(self, tag: int, how: How) -> None:
         if not self.channel.settle(tag, how):

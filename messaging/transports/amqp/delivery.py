@@ -98,7 +98,8 @@ class AmqpDelivery:
     @property
     def delivery_count(self) -> int:
         """How often it came back unsettled, by the broker's count; 0 when the queue does not count."""
-        return max(0, _int(self._header("x-delivery-count")) or 0)
+        # A publisher can write this header too; the broker replaces it, but only once the message came back.
+        return max(0, _int(self._header("x-delivery-count")) or 0) if self.redelivered else 0
 
     @property
     def deaths(self) -> tuple[Death, ...]:

@@ -21,11 +21,16 @@ class How(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """One frame: tag, what happened, and whether it covers every open tag below."""
+    """One frame: tag, what happened, and how many deliveries it speaks of."""
 
     tag: int
     how: How
-    multiple: bool = False
+    covers: int = 1
+
+    @property
+    def multiple(self) -> bool:
+        """Whether it speaks of every open tag up to its own."""
+        return self.covers > 1
 
 
 class Settlements:
@@ -54,6 +59,6 @@ class Settlements:
             self._settled_above.discard(self._settled_up_to)
         covered = [tag for tag in acked if tag <= self._settled_up_to]
         if covered:
-            frames.append(Settlement(covered[-1], How.ACK, multiple=len(covered) > 1))
+            frames.append(Settlement(covered[-1], How.ACK, covers=len(covered)))
         frames += [Settlement(tag, How.ACK) for tag in acked[len(covered) :]]
         return frames
