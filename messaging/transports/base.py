@@ -104,7 +104,10 @@ class Delivery(Protocol):
 
     @property
     def delivery_count(self) -> int:
-        """The broker's `x-delivery-count`, 0 when absent: how often it came back. Feeds the crash fuse only."""
+        """The broker's `x-delivery-count`: how often it came back. Feeds the crash fuse only.
+
+        0 when absent, and on a first delivery whatever the header claims: a publisher can write it too.
+        """
 
     @property
     def deaths(self) -> tuple[Death, ...]:

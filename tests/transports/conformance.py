@@ -14,10 +14,11 @@ from tests.transports.conformance_delivery import DeliveryCases
 from tests.transports.conformance_expiry import ExpiryCases
 from tests.transports.conformance_lifecycle import LifecycleCases
 from tests.transports.conformance_routing import RoutingCases
+from tests.transports.conformance_settling import SettlingCases
 from tests.transports.rig import Recorder, Rig
 
 __all__ = ["Recorder", "Rig", "TransportConformance"]
 
 
-class TransportConformance(RoutingCases, DeliveryCases, ExpiryCases, LifecycleCases):
+class TransportConformance(RoutingCases, DeliveryCases, SettlingCases, ExpiryCases, LifecycleCases):
     """All cases. Subclass it with a `rig` fixture."""

@@ -17,7 +17,7 @@ from messaging.errors import (
 from messaging.transports.base import LinkState, Transport
 from tests.support.sealing import as_sealed
 from tests.support.waiting import eventually, holds
-from tests.transports.rig import LIMIT_S, Recorder, Rig, ack, eventually_depth, label, publish, to, work
+from tests.transports.rig import LIMIT_S, Recorder, Rig, ack, dlx, eventually_depth, label, publish, to, work
 
 
 class LifecycleCases:
@@ -142,6 +142,27 @@ class LifecycleCases:
         with pytest.raises(ConnectionLostError):
             await delivery.forward(to(rig.names.commands), timeout_s=LIMIT_S)
         delivery.sample(to(rig.names.commands), limit_bytes=10)
+
+    async def test_closing_during_a_forward_loses_nothing(self, rig: Rig) -> None:
+        transport, watcher = await rig.transport(), await rig.transport()
+        queue, dead = rig.names.queue("orders", "commands"), rig.names.queue("orders", "dead")
+        await transport.declare(work(rig.names) + dlx(rig.names))
+        recorder = Recorder()
+        await transport.consume(queue, recorder, prefetch=1)
+        await publish(transport, to(rig.names.commands), b"failing")
+        (delivery,) = await recorder.reaches(1)
+
+        async def bury() -> None:
+            await delivery.forward(to(rig.names.undeliverable_exchange("orders"), "x"), timeout_s=LIMIT_S)
+            delivery.ack()
+
+        outcome, _ = await asyncio.gather(_outcome(bury()), transport.aclose())
+
+        # Buried, or back where it was, or both: never neither.
+        if outcome is None:
+            await eventually_depth(watcher, dead, 1)
+        else:
+            await eventually_depth(watcher, queue, 1)
 
     async def test_what_was_acked_before_closing_stays_acked(self, rig: Rig) -> None:
         transport, queue = await rig.transport(), rig.names.queue("orders", "commands")

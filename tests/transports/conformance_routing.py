@@ -216,6 +216,21 @@ class RoutingCases:
             await recorder.reaches(2)
             assert recorder.bodies == [b"a", b"b"]
 
+    async def test_fifty_services_each_get_every_message(self, rig: Rig) -> None:
+        publisher = await rig.transport()
+        consumers = [await rig.transport() for _ in range(5)]
+        recorders = [Recorder(settle=ack) for _ in range(50)]
+        for number, recorder in enumerate(recorders):
+            await publisher.declare(work(rig.names, {}, service=f"s{number}"))
+            await consumers[number % 5].consume(rig.names.queue(f"s{number}", "commands"), recorder, prefetch=20)
+        bodies = [b"%d" % number for number in range(100)]
+
+        await publish(publisher, to(rig.names.commands), *bodies)
+
+        for recorder in recorders:
+            await recorder.reaches(100, 6 * LIMIT_S)
+            assert recorder.bodies == bodies
+
     async def test_unroutable_mandatory_message_raises_with_its_routing_key(self, rig: Rig) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))

@@ -9,4 +9,5 @@ pytest.register_assert_rewrite(
     "tests.transports.conformance_expiry",
     "tests.transports.conformance_lifecycle",
     "tests.transports.conformance_routing",
+    "tests.transports.conformance_settling",
 )

@@ -3,11 +3,11 @@ import asyncio
 import pytest
 
 from messaging.core.topology import Names
+from messaging.testing.clock import FixedClock
 from messaging.transports.base import Delivery
 from messaging.transports.memory.broker import MemoryBroker
 from messaging.transports.memory.consumer import HAND_OVER_MAX, headers_of
 from messaging.transports.memory.transport import MemoryTransport
-from tests.support.clock import FixedClock
 from tests.transports.rig import KEY, Recorder, ack, work
 
 NAMES = Names("t")

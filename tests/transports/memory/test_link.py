@@ -4,11 +4,11 @@ import pytest
 
 from messaging.core.topology import Names
 from messaging.errors import ConnectionLostError, TopologyConflictError
+from messaging.testing.clock import FixedClock
 from messaging.transports.memory.broker import MemoryBroker, Receipt
 from messaging.transports.memory.link import LinkEndedError, MemoryLink
 from messaging.transports.memory.parcel import Entry, Parcel
 from messaging.transports.memory.queue import MemoryConsumer, Settlement
-from tests.support.clock import FixedClock
 from tests.transports.rig import KEY, rung, work
 
 NAMES = Names("t")
@@ -21,13 +21,13 @@ class Joined:
     def __init__(self) -> None:
         self.clock = FixedClock()
         self.broker = MemoryBroker(is_manual=True)
-        self.broker.observe(self.clock.now_ms)
+        self.broker.observe(self.clock.now_ms())
         self.broker.declare(work(NAMES))
         self.dropped = 0
         self.link = self.another()
 
     def another(self) -> MemoryLink:
-        return MemoryLink(self.broker, now_ms=lambda: self.clock.now_ms, on_dropped=self._drop)
+        return MemoryLink(self.broker, now_ms=self.clock.now_ms, on_dropped=self._drop)
 
     def _drop(self) -> None:
         self.dropped += 1
@@ -140,10 +140,10 @@ async def test_broker_learns_the_time_with_everything_that_is_sent(joined: Joine
     joined.broker.declare(rung(NAMES, 100))
     await joined.link.publish(Parcel(body=b"x", exchange=NAMES.rung("orders", 100), routing_key=COMMANDS))
 
-    joined.clock.now_ms += 100
+    joined.clock.advance(100)
     joined.link.publish_blindly(parcel(body=b"y"))
 
-    assert joined.broker.now_ms() == joined.clock.now_ms
+    assert joined.broker.now_ms() == joined.clock.now_ms()
     assert joined.broker.bodies(COMMANDS) == [b"x", b"y"]
 
 

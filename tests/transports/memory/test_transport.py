@@ -4,9 +4,9 @@ import pytest
 
 from messaging.core.topology import Names, Topology
 from messaging.errors import ConnectionLostError, PublishNotConfirmedError, TopologyConflictError
+from messaging.testing.clock import FixedClock
 from messaging.transports.base import LinkState
 from messaging.transports.memory import MemoryBroker, MemoryTransport
-from tests.support.clock import FixedClock
 from tests.support.sealing import as_sealed
 from tests.transports.rig import KEY, Recorder, ack, label, publish, rung, to, work
 
@@ -72,12 +72,12 @@ async def test_fixed_clock_drives_delays(clock: FixedClock, transport: MemoryTra
     await publish(transport, to(NAMES.rung("orders", 5_000), COMMANDS), b"x")
 
     due_ms = transport.broker.next_due_ms()
-    await transport.broker.advance_to(clock.now_ms + 4_999)
+    await transport.broker.advance_to(clock.now_ms() + 4_999)
     early = len(recorder)
-    clock.now_ms += 5_000
-    await transport.broker.advance_to(clock.now_ms)
+    clock.advance(5_000)
+    await transport.broker.advance_to(clock.now_ms())
 
-    assert due_ms == clock.now_ms
+    assert due_ms == clock.now_ms()
     assert (early, recorder.bodies) == (0, [b"x"])
 
 
