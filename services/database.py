@@ -1,0 +1,123 @@
+"""Opens the database of a service and makes its tables: a SQLite file by default, PostgreSQL by URL.
+
+What a handler confirmed must outlive a power cut, because the message that asked for it is gone: SQLite writes ahead
+(WAL) and waits for the disk at each commit. Writers wait for one another instead of failing.
+
+Example:
+    async with open_database("sqlite+aiosqlite:///users.db") as engine:
+        await create_tables(engine, metadata)
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from typing import Any, Final
+
+from sqlalchemy import MetaData, Table, event, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from messaging import ConfigurationError
+
+__all__ = ["create_tables", "insert_new", "open_database"]
+
+_BUSY_TIMEOUT_MS: Final = 30_000
+_LOCKED_PAUSE_S: Final = 0.02
+_DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+# Any number will do, as long as every replica that makes tables in one database takes the same.
+_TABLES_LOCK: Final = 7_301_455
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[AsyncEngine]:
+    """Open a database for the time of the block.
+
+    Args:
+        url: `sqlite:///file.db` or `postgresql://user:password@host/name`; a driver may stand after the `+`.
+
+    Raises:
+        ConfigurationError: the URL names no database that the services know.
+    """
+    engine = _engine(url)
+    try:
+        if engine.dialect.name == "sqlite":
+            await _write_ahead(engine.url.database or ":memory:")
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def create_tables(engine: AsyncEngine, metadata: MetaData) -> None:
+    """Make the tables and indexes that are missing; several replicas may do so at once."""
+    async with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # IF NOT EXISTS alone still fails when two sessions make the same table at once.
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+        for table in metadata.sorted_tables:
+            await connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                await connection.execute(CreateIndex(index, if_not_exists=True))
+
+
+async def insert_new(connection: AsyncConnection, table: Table, row: dict[str, Any]) -> bool:
+    """Insert a row unless its primary key is taken; return whether it is new.
+
+    As the first statement of a transaction it takes the write lock (SQLite) or waits for a concurrent insert of the
+    same key (PostgreSQL), so what the transaction reads afterwards is settled.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite_dialect.insert
+    done = await connection.execute(insert(table).values(row).on_conflict_do_nothing())
+    return done.rowcount == 1
+
+
+def _engine(url: str) -> AsyncEngine:
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            "the database URL cannot be read; write sqlite+aiosqlite:///users.db or "
+            "postgresql+asyncpg://user:password@host/name"
+        ) from None
+    driver = _DRIVERS.get(address.get_backend_name())
+    if driver is None:
+        raise ConfigurationError(f"databases of type {address.get_backend_name()!r}: use SQLite or PostgreSQL")
+    engine = create_async_engine(address.set(drivername=driver), pool_pre_ping=driver != "sqlite+aiosqlite")
+    if driver == "sqlite+aiosqlite":
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    return engine
+
+
+async def _write_ahead(database: str) -> None:
+    """Switch a SQLite file to write-ahead logging, which the file remembers.
+
+    The switch fails at once while another process does the same: no timeout of SQLite's applies.
+    """
+    async with asyncio.timeout(_BUSY_TIMEOUT_MS / 1000):
+        while True:
+            try:
+                await asyncio.to_thread(_switch, database)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise ConfigurationError(
+                        f"the database {database!r} cannot be opened: {error}; check the folder"
+                    ) from error
+                await asyncio.sleep(_LOCKED_PAUSE_S)
+            else:
+                return
+
+
+def _switch(database: str) -> None:
+    with closing(sqlite3.connect(database, uri=database.startswith("file:"))) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
