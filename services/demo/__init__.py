@@ -1,0 +1,1 @@
+"""A short story told by the example services: `python -m services.demo`. Everything it shows has just happened."""
