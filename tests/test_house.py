@@ -22,7 +22,18 @@ VAGUE: Final = frozenset(
 )
 PURE: Final = frozenset(
     {
-        *("collections", "dataclasses", "datetime", "decimal", "enum", "functools", "hashlib", "itertools", "json"),
+        *(
+            "base64",
+            "collections",
+            "dataclasses",
+            "datetime",
+            "decimal",
+            "enum",
+            "functools",
+            "hashlib",
+            "itertools",
+            "json",
+        ),
         *("math", "pathlib", "re", "traceback", "types", "typing", "uuid"),
         *("messaging.core", "messaging.errors", "msgpack", "pydantic", "pydantic_core"),
     }
