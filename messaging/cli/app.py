@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from messaging.cli import broker, dead, doctor, health, keys, run, send, topology, trust
 from messaging.cli.exits import exit_of, known_error
-from messaging.cli.logs import configure_verb_logs
+from messaging.cli.logs import verb_logs
 from messaging.cli.render import line, problem
 from messaging.errors import MessagingError
 
@@ -62,6 +62,7 @@ def _show_version(is_wanted: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     *,
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
@@ -74,7 +75,7 @@ def root(
     ] = None,
 ) -> None:
     """Take the options that stand before the verb."""
-    configure_verb_logs(is_verbose=verbose, file=log_file)
+    ctx.with_resource(verb_logs(is_verbose=verbose, file=log_file))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Looks at the broker: reachable, which version, does it take us, are the queues there, fed and empty of trouble."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from messaging.cli.finding import Finding, failed, fine, warned
 from messaging.cli.greeting import greeting_of
@@ -11,15 +11,22 @@ from messaging.errors import ConfigurationError, ConnectionLostError
 from messaging.service import Service
 from messaging.settings import Settings
 from messaging.transports.amqp.errors import Node
-from messaging.transports.base import LinkState, Transport
+from messaging.transports.base import LinkState, QueueDepth
 
-__all__ = ["check_broker", "check_queues", "check_services"]
+__all__ = ["Depths", "check_broker", "check_queues", "check_services"]
 
 # What the conformance suite runs against (docs/topology.md, "What the versions do").
 _OLDEST: Final = (3, 10)
 _NEWEST: Final = (4, 3)
 _WORK: Final = ("commands", "events", "requests", "faults")
 _PROBE_TIMEOUT_S: Final = 5.0
+
+
+class Depths(Protocol):
+    """The part of a transport that these checks need."""
+
+    async def depth(self, queue: str) -> QueueDepth | None:
+        """Return what waits in a queue, or None when there is no such queue."""
 
 
 async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
@@ -60,7 +67,7 @@ async def _login(settings: Settings) -> Finding:
     return fine("login", f"the broker takes user and virtual host of {Node.parse(settings.broker_urls[0]).address}")
 
 
-async def check_services(transport: Transport, services: Sequence[Service]) -> AsyncIterator[Finding]:
+async def check_services(transport: Depths, services: Sequence[Service]) -> AsyncIterator[Finding]:
     """Yield whether everything that the given services declare is there."""
     for service in services:
         names = service.settings.names
@@ -76,7 +83,7 @@ async def check_services(transport: Transport, services: Sequence[Service]) -> A
             yield fine(f"{service.name} topology", f"all {len(queues)} queues exist")
 
 
-async def check_queues(transport: Transport, names: Names, services: Sequence[str]) -> AsyncIterator[Finding]:
+async def check_queues(transport: Depths, names: Names, services: Sequence[str]) -> AsyncIterator[Finding]:
     """Yield what waits where: work without consumers, dead letters, refused and unauthentic messages."""
     for service in services:
         dead = await transport.depth(names.queue(service, "dead"))
@@ -89,7 +96,7 @@ async def check_queues(transport: Transport, names: Names, services: Sequence[st
         yield await _samples(transport, names, service)
 
 
-async def _consumers(transport: Transport, names: Names, service: str) -> Finding:
+async def _consumers(transport: Depths, names: Names, service: str) -> Finding:
     check = f"{service} consumers"
     depths = {part: await transport.depth(names.queue(service, part)) for part in _WORK}
     found = {part: depth for part, depth in depths.items() if depth is not None}
@@ -104,7 +111,7 @@ async def _consumers(transport: Transport, names: Names, service: str) -> Findin
     return fine(check, shown or "no work queues")
 
 
-async def _alarming(transport: Transport, names: Names, service: str) -> Finding:
+async def _alarming(transport: Depths, names: Names, service: str) -> Finding:
     depth = await transport.depth(names.queue(service, "refused"))
     return _kept(
         service,
@@ -114,7 +121,7 @@ async def _alarming(transport: Transport, names: Names, service: str) -> Finding
     )
 
 
-async def _samples(transport: Transport, names: Names, service: str) -> Finding:
+async def _samples(transport: Depths, names: Names, service: str) -> Finding:
     depth = await transport.depth(names.queue(service, "quarantine"))
     return _kept(
         service,

@@ -7,7 +7,8 @@ traceback: they hold payloads.
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -17,10 +18,10 @@ from structlog.typing import Processor
 
 from messaging.cli.render import escaped
 
-__all__ = ["LogFormat", "LogLevel", "configure_logs", "configure_verb_logs"]
+__all__ = ["LogFormat", "LogLevel", "configure_logs", "verb_logs"]
 
-# Chatty at info: every reconnect and frame problem of theirs is reported by the transport in its own words.
-_FOREIGN: Final = ("aio_pika", "aiormq", "asyncio")
+# The transport reports every connection and channel problem of theirs in its own words.
+_SILENCED: Final = ("aio_pika", "aiormq")
 
 
 class LogFormat(StrEnum):
@@ -53,7 +54,8 @@ def configure_logs(format_: LogFormat, level: LogLevel, *, worker: int | None = 
         structlog.contextvars.bind_contextvars(worker=worker)
 
 
-def configure_verb_logs(*, is_verbose: bool, file: Path | None) -> None:
+@contextmanager
+def verb_logs(*, is_verbose: bool, file: Path | None) -> Iterator[None]:
     """Configure logs for the other verbs, whose output is not a log: errors alone, on stderr.
 
     Args:
@@ -63,11 +65,16 @@ def configure_verb_logs(*, is_verbose: bool, file: Path | None) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    if file is not None:
-        # Open until the program ends: every line is flushed on its own.
-        _configure(file.open("a", encoding="utf-8"), LogFormat.JSON, LogLevel.INFO, is_cached=False)
-    else:
-        _configure(sys.stderr, LogFormat.CONSOLE, LogLevel.INFO if is_verbose else LogLevel.ERROR, is_cached=False)
+    if file is None:
+        level = LogLevel.INFO if is_verbose else LogLevel.ERROR
+        _configure(sys.stderr, LogFormat.CONSOLE, level, is_cached=False)
+        yield
+        return
+    with file.open("a", encoding="utf-8") as record:
+        _configure(record, LogFormat.JSON, LogLevel.INFO, is_cached=False)
+        yield
+        # Whatever is logged while the program ends goes the usual way.
+        _configure(sys.stderr, LogFormat.CONSOLE, LogLevel.ERROR, is_cached=False)
 
 
 def _configure(stream: TextIO, format_: LogFormat, level: LogLevel, *, is_cached: bool) -> None:
@@ -94,8 +101,8 @@ def _configure(stream: TextIO, format_: LogFormat, level: LogLevel, *, is_cached
         )
     )
     logging.basicConfig(handlers=[handler], level=number, force=True)
-    for name in _FOREIGN:
-        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    for name in _SILENCED:
+        logging.getLogger(name).setLevel(logging.NOTSET if level is LogLevel.DEBUG else logging.CRITICAL)
 
 
 def _final_of(format_: LogFormat, *, has_colors: bool) -> list[Processor]:

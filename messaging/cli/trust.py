@@ -11,6 +11,7 @@ from messaging.cli.key_head import key_files_in, read_head
 from messaging.cli.load import load_service
 from messaging.cli.render import line, print_json, shown_age, shown_time, table
 from messaging.core.envelope import Kind
+from messaging.errors import ConfigurationError
 from messaging.security.bundle import EncryptionEntry, SigningEntry, TrustBundle
 from messaging.security.bundle_format import verify_bundle
 from messaging.security.development_files import Contract, InitReport, init_development
@@ -115,7 +116,12 @@ def read_bundle(folder: Path) -> TrustBundle:
         )
     head = read_head(paths[0])
     roots = [VerifyKey(bytes.fromhex(root), realm=head.realm) for root in head.roots]
-    raw = (folder / BUNDLE_FILE).read_bytes()
+    path = folder / BUNDLE_FILE
+    if not path.exists():
+        raise ConfigurationError(
+            f"no trust bundle at {path}; run `messaging trust init` or name the folder that has it"
+        )
+    raw = path.read_bytes()
     return verify_bundle(raw, roots=roots, threshold=head.threshold, realm=head.realm)
 
 

@@ -1,0 +1,72 @@
+"""Installations for the command line, with and without a running service."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from messaging.cli.broker_probe import free_port
+from tests.support.broker import Broker
+from tests.support.installation import Installation, ask, until
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The program configures logs and finds the user's modules: both belong to one test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    modules = set(sys.modules)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    yield
+    root.handlers[:], root.level = handlers, level
+    for name in ("aio_pika", "aiormq"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    for name in set(sys.modules) - modules:
+        if "." not in name and (Path(str(getattr(sys.modules[name], "__file__", ""))).parent / "keys").exists():
+            del sys.modules[name]
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    """An installation whose broker does not exist."""
+    monkeypatch.chdir(tmp_path)
+    return Installation.make(tmp_path, broker_url=f"amqp://guest:guest@127.0.0.1:{free_port()}/")
+
+
+@pytest.fixture
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Broker) -> Installation:
+    """An installation on a real broker; its service does not run."""
+    monkeypatch.chdir(tmp_path)
+    return Installation.make(tmp_path, broker_url=broker.url)
+
+
+@pytest.fixture(scope="module")
+def _running(tmp_path_factory: pytest.TempPathFactory, broker: Broker) -> Iterator[Installation]:
+    made = Installation.make(tmp_path_factory.mktemp("shop"), broker_url=broker.url)
+    port = free_port()
+    with (made.folder / "log").open("w") as log:
+        service = made.spawn("run", "shop:shop", "--health-port", str(port), stdout=subprocess.DEVNULL, stderr=log)
+    try:
+        until(
+            lambda: service.poll() is not None or ask(port).get("ready"),
+            what=f"ready: {(made.folder / 'log').read_text()}",
+        )
+        assert service.poll() is None, (made.folder / "log").read_text()
+        yield made
+    finally:
+        service.terminate()
+        assert service.wait(timeout=40) == 0
+
+
+@pytest.fixture
+def running(_running: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    """An installation whose service runs as a program of its own; a `mended` file of a test goes with it."""
+    monkeypatch.chdir(_running.folder)
+    yield _running
+    (_running.folder / "mended").unlink(missing_ok=True)

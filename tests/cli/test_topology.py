@@ -1,0 +1,54 @@
+"""Topology from the shell: shown without a broker, applied to a real one."""
+
+import pytest
+
+from tests.support.installation import Installation
+
+
+class TestShow:
+    def test_as_tables(self, offline: Installation) -> None:
+        shown = offline.call("topology", "show", "shop:shop").stdout
+
+        for words in ("Exchanges", "Queues", "Bindings", "shop.place_order.v1", "x-queue-type=quorum"):
+            assert words in shown
+
+    def test_as_json(self, offline: Installation) -> None:
+        shown = offline.json("topology", "show", "shop:shop", "--json")
+
+        queues = {queue["name"]: queue["arguments"] for queue in shown["queues"]}
+        business = queues[f"{offline.namespace}.shop.commands"]
+        assert business["x-queue-type"] == "quorum"
+        assert {"shop.place_order.v1", "shop.order_placed.v1", "shop.get_order.v1"} <= {
+            binding["routing_key"] for binding in shown["bindings"]
+        }
+
+    def test_of_what_is_no_service(self, offline: Installation) -> None:
+        assert offline.call("topology", "show", "shop:PlaceOrder").exit_code == 2
+
+
+class TestApply:
+    @pytest.mark.broker
+    def test_it_makes_everything_exist_and_a_second_time_changes_nothing(self, quiet: Installation) -> None:
+        first = quiet.call("topology", "apply", "shop:shop")
+        second = quiet.call("topology", "apply", "shop:shop")
+
+        assert first.exit_code == second.exit_code == 0, first.stderr
+        assert first.stdout == second.stdout
+        assert first.stdout.startswith("shop: ")
+        topology = [
+            check
+            for check in quiet.json("doctor", "--from", "shop:shop", "--json")["checks"]
+            if "topology" in check["check"]
+        ]
+        assert [check["state"] for check in topology] == ["ok"]
+
+    def test_without_a_broker(self, offline: Installation) -> None:
+        result = offline.call("topology", "apply", "shop:shop", changes={"MESSAGING_CONNECT_TIMEOUT_S": "0.3"})
+
+        assert result.exit_code == 3
+
+    def test_on_the_embedded_broker_there_is_nothing_to_apply(self, offline: Installation) -> None:
+        result = offline.call("topology", "apply", "shop:shop", changes={"MESSAGING_BROKER_URL": "memory://"})
+
+        assert result.exit_code == 2
+        assert "embedded" in result.stderr
