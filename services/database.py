@@ -9,6 +9,7 @@ Example:
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -88,6 +89,8 @@ def _engine(url: str) -> AsyncEngine:
         raise ConfigurationError(f"databases of type {address.get_backend_name()!r}: use SQLite or PostgreSQL")
     engine = create_async_engine(address.set(drivername=driver), pool_pre_ping=driver != "sqlite+aiosqlite")
     if driver == "sqlite+aiosqlite":
+        # At debug level it logs every statement with its values, and those came in messages.
+        logging.getLogger("aiosqlite").setLevel(logging.WARNING)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine
 
