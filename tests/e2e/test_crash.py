@@ -1,0 +1,78 @@
+"""A worker is killed while it works: nothing is lost, the survivor takes over."""
+
+import asyncio
+import json
+import os
+import signal
+from uuid import uuid4
+
+import pytest
+
+from messaging.assembly import Operator, open_operator
+from services.demo.programs import Program
+from services.orders.contract import PlaceOrder
+from services.users.contract import GetUser, RegisterUser, UserNotFound
+from tests.support.landscape import OPERATOR, Landscape
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+
+COMMANDS = 1_000
+# The default of the settings: what a killed worker may have finished without a line in its log.
+PREFETCH = 64
+FAILURE_QUEUES = ("dead", "refused", "quarantine")
+
+
+def handled_by(program: Program) -> int:
+    lines = [json.loads(line) for line in program.log_file.read_text().splitlines() if line.startswith("{")]
+    return sum(line["event"] == "delivery.handled" and line["kind"] == "command" for line in lines)
+
+
+async def depths(operator: Operator, service: str, parts: tuple[str, ...]) -> dict[str, int | None]:
+    found = {part: await operator.transport.depth(operator.names.queue(service, part)) for part in parts}
+    return {part: None if depth is None else depth.messages for part, depth in found.items()}
+
+
+async def test_killing_one_of_two_workers_loses_none_of_1000_commands(landscape: Landscape) -> None:
+    victim, survivor = (landscape.add("orders", "--log-level", "debug") for _ in range(2))
+    for worker in (victim, survivor):
+        worker.start()
+    await asyncio.gather(victim.ready(), survivor.ready(), landscape.start("users"))
+    user_id = uuid4()
+    async with landscape.sender() as sender, open_operator(landscape.settings, OPERATOR) as operator:
+        await sender.send(RegisterUser(user_id=user_id, name="Ada", email="ada@example.org"))
+
+        async def is_registered() -> bool:
+            try:
+                return (await sender.request(GetUser(user_id=user_id))).user_id == user_id
+            except UserNotFound:
+                return False
+
+        await eventually(is_registered, what="the user was registered")
+        await sender.send_many(
+            PlaceOrder(order_id=uuid4(), user_id=user_id, item="Darjeeling", total_cents=number + 1)
+            for number in range(COMMANDS)
+        )
+        await eventually(lambda: len(landscape.placed_orders()) >= COMMANDS // 20, what="work was under way")
+        assert victim.pid is not None
+        os.kill(victim.pid, signal.SIGKILL)
+        placed_at_kill = len(landscape.placed_orders())
+
+        await eventually(
+            lambda: len(landscape.placed_orders()) == COMMANDS,
+            90.0,
+            what=lambda: f"{len(landscape.placed_orders())} of {COMMANDS} orders were placed",
+        )
+
+        async def all_counted() -> bool:
+            return (await sender.request(GetUser(user_id=user_id))).orders_placed == COMMANDS
+
+        await eventually(all_counted, 30.0, what="users had heard of every order")
+        assert placed_at_kill < COMMANDS, "the kill came too late to show anything"
+        assert handled_by(victim) > 0
+        assert handled_by(survivor) > 0
+        assert handled_by(victim) + handled_by(survivor) >= COMMANDS - PREFETCH
+        assert await depths(operator, "orders", FAILURE_QUEUES) == dict.fromkeys(FAILURE_QUEUES, 0)
+        assert await depths(operator, "users", FAILURE_QUEUES) == dict.fromkeys(FAILURE_QUEUES, 0)
+        assert await depths(operator, "orders", ("commands",)) == {"commands": 0}
+    await survivor.ready(timeout_s=5.0)

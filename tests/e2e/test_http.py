@@ -1,0 +1,158 @@
+"""The example services as processes, over a real RabbitMQ and HTTP, with keys from files."""
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from messaging import DeadLetter
+from messaging.assembly import open_operator
+from tests.support.landscape import OPERATOR, Landscape
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.broker
+
+ADA = {"name": "Ada Lovelace", "email": "ada@example.org"}
+TEA = {"item": "Darjeeling", "total_cents": 1250}
+
+
+@pytest.fixture
+async def http(landscape: Landscape) -> AsyncIterator[httpx.AsyncClient]:
+    async with landscape.client() as client:
+        yield client
+
+
+async def appears(http: httpx.AsyncClient, path: str, **expected: object) -> dict[str, object]:
+    """Wait until a resource is there with these members, and return it."""
+    answers: list[httpx.Response] = []
+
+    async def is_there() -> bool:
+        answers.append(await http.get(path))
+        view = answers[-1].json() if answers[-1].status_code == httpx.codes.OK else {}
+        return bool(view) and all(view.get(name) == value for name, value in expected.items())
+
+    await eventually(is_there, 30.0, what=lambda: f"{path}: {answers[-1].status_code} {answers[-1].text}")
+    found: dict[str, object] = answers[-1].json()
+    return found
+
+
+async def registered(http: httpx.AsyncClient) -> str:
+    answer = await http.post("/users", json=ADA)
+    assert answer.status_code == 202
+    await appears(http, answer.headers["location"])
+    return str(answer.json()["id"])
+
+
+async def test_users_and_orders_over_http(landscape: Landscape, http: httpx.AsyncClient) -> None:
+    await landscape.start("users", "orders", "gateway")
+
+    user_id = await registered(http)
+    placed = await http.post(f"/users/{user_id}/orders", json=TEA)
+    order = await appears(http, placed.headers["location"])
+    user = await appears(http, f"/users/{user_id}", orders_placed=1)
+    listed = await http.get(f"/users/{user_id}/orders")
+
+    assert placed.status_code == 202
+    assert (order["status"], order["item"], order["total_cents"]) == ("placed", "Darjeeling", 1250)
+    assert (user["name"], user["email"]) == ("Ada Lovelace", "ada@example.org")
+    assert listed.json() == [order]
+    assert (await http.get("/healthz")).status_code == 200
+    assert (await http.get("/readyz")).json() == {"status": "ready", "problems": []}
+
+
+async def test_typed_failures_cross_the_wire(landscape: Landscape, http: httpx.AsyncClient) -> None:
+    await landscape.start("users", "orders", "gateway")
+    unknown = str(uuid4())
+
+    user, order = await http.get(f"/users/{unknown}"), await http.get(f"/orders/{unknown}")
+
+    assert (user.status_code, user.json()["error"], user.json()["user_id"]) == (404, "users.user_not_found", unknown)
+    assert (order.status_code, order.json()["error"], order.json()["order_id"]) == (
+        404,
+        "orders.order_not_found",
+        unknown,
+    )
+
+
+async def test_an_order_of_an_unknown_user_is_rejected_and_can_be_replayed(
+    landscape: Landscape, http: httpx.AsyncClient
+) -> None:
+    await landscape.start("users", "orders", "gateway")
+    user_id = str(uuid4())
+
+    sent = await http.post(f"/users/{user_id}/orders", json=TEA)
+    rejected = await appears(http, sent.headers["location"], status="rejected")
+    async with open_operator(landscape.settings, OPERATOR) as operator:
+        letters: list[DeadLetter] = []
+
+        async def is_dead() -> bool:
+            letters.extend(await operator.dead_letters.list("orders"))
+            return bool(letters)
+
+        await eventually(is_dead, what="the dead letter was there")
+        letter = letters[0]
+        await http.post("/users", json=ADA, headers={"Idempotency-Key": user_id})
+        await appears(http, f"/users/{user_id}")
+        report = await operator.dead_letters.replay("orders", reason="the user exists now")
+        placed = await appears(http, sent.headers["location"], status="placed")
+        left = await operator.dead_letters.list("orders")
+
+    assert rejected["reason"] == "unknown_user"
+    assert letter.is_verified
+    assert letter.fault.reason == f"unknown_user: user {user_id} is not registered"
+    assert letter.fault.attempts == 1
+    assert letter.payload == {"order_id": sent.json()["id"], "user_id": user_id, **TEA}
+    assert (report.replayed, report.failed) == (1, 0)
+    assert placed["reason"] is None
+    assert left == []
+
+
+async def test_repeating_a_call_under_its_key_is_harmless(landscape: Landscape, http: httpx.AsyncClient) -> None:
+    await landscape.start("users", "orders", "gateway")
+    user_id = await registered(http)
+    key = {"Idempotency-Key": f'"{uuid4()}"'}
+
+    answers = [await http.post(f"/users/{user_id}/orders", json=TEA, headers=key) for _ in range(3)]
+
+    assert len({answer.headers["location"] for answer in answers}) == 1
+    await appears(http, answers[0].headers["location"])
+    async with open_operator(landscape.settings, OPERATOR) as operator:
+        queue = operator.names.queue("orders", "commands")
+
+        async def is_empty() -> bool:
+            depth = await operator.transport.depth(queue)
+            return depth is not None and depth.messages == 0
+
+        await eventually(is_empty, what="the repetitions were handled")
+        assert await operator.dead_letters.list("orders") == []
+    assert len((await http.get(f"/users/{user_id}/orders")).json()) == 1
+    await appears(http, f"/users/{user_id}", orders_placed=1)
+
+
+async def test_a_service_that_never_ran_is_unavailable_at_once(landscape: Landscape, http: httpx.AsyncClient) -> None:
+    await landscape.start("gateway")
+
+    answer = await http.post("/users", json=ADA)
+
+    assert (answer.status_code, answer.json()["routing_key"]) == (503, "users.register_user.v1")
+    assert "retry-after" in answer.headers
+
+
+async def test_a_stopped_service_times_out_and_its_orders_wait_for_it(
+    landscape: Landscape, http: httpx.AsyncClient
+) -> None:
+    users, _, _ = await landscape.start(
+        "users", "orders", "gateway", GATEWAY_REQUEST_TIMEOUT_S="0.5", ORDERS_USERS_TIMEOUT_S="0.5"
+    )
+    user_id = await registered(http)
+    users.stop()
+
+    question = await http.get(f"/users/{user_id}")
+    sent = await http.post(f"/users/{user_id}/orders", json=TEA)
+    users.start()
+    await users.ready()
+
+    assert (question.status_code, question.json()["type"]) == (504, "urn:messaging:problem:no-answer")
+    assert sent.status_code == 202
+    await appears(http, sent.headers["location"], status="placed")
