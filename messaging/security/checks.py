@@ -152,8 +152,8 @@ class Checks:
                 allowed = sender == owner or bundle.policy.rule_for(sender, kind, header.name, owner) is not None
             case Kind.REPLAY:
                 allowed = is_operator(sender) and bundle.policy.may_replay(sender, header.name, header.address.aud)
-            case Kind.REPLY | Kind.FAULT:
-                # Implied by the request that is pending and by the original that the fault embeds.
+            case _:
+                # Replies and faults are implied by the pending request and by the original that the fault embeds.
                 allowed = True
         if allowed:
             return None

@@ -221,7 +221,7 @@ def _fits_kind(address: Address, name: str, version: int, names: Names) -> bool:
             )  # fmt: skip
         case Kind.FAULT:
             return _fits_fault(address, owner)
-        case Kind.REPLAY:
+        case _:
             return _fits_replay(address, owner, names)
 
 

@@ -273,8 +273,8 @@ def _check_policy(envelope: Envelope, bundle: TrustBundle) -> None:
         case Kind.REPLAY:
             _check_replay(envelope, bundle)
             return
-        case Kind.REPLY | Kind.FAULT:
-            # Implied by the request that is answered and by the message that failed.
+        case _:
+            # Replies and faults are implied by the request that is answered and by the message that failed.
             return
     if not allowed:
         raise PolicyError(

@@ -1,0 +1,303 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from messaging.core.envelope import Kind
+from messaging.errors import (
+    AudienceError,
+    Disposition,
+    MalformedError,
+    PolicyError,
+    SealError,
+    SignatureError,
+    StaleMessageError,
+    UnknownKeyError,
+)
+from messaging.security.checks import ROOTS_LIFE_S, Checks
+from messaging.security.development import identity_entry
+from messaging.security.keys import VerifyKey
+from messaging.security.open import Opener
+from messaging.security.outer import CONTENT_MAX, split_parts
+from messaging.security.trust import TrustStore
+from messaging.security.verified import Verified
+from tests.support.realm import EVERY_KIND, NAMES, START_MS, Realm, resign
+
+ORDER = "orders.place_order.v1"
+
+
+@pytest.fixture
+def realm() -> Realm:
+    return Realm()
+
+
+def verify(realm: Realm, body: bytes, name: str = "orders") -> Verified:
+    return realm.opener(name).verify(body, kinds=EVERY_KIND)
+
+
+def refusal(realm: Realm, body: bytes, name: str = "orders") -> SealError:
+    with pytest.raises(SealError) as caught:
+        verify(realm, body, name)
+    return caught.value
+
+
+def test_a_message_in_time_within_rights_and_signed_is_accepted(realm: Realm) -> None:
+    assert verify(realm, realm.sealed()).accepted
+
+
+@pytest.mark.parametrize(
+    ("seconds", "disposition"),
+    [(60 + 3600, None), (60 + 3600 + 1, Disposition.EXPIRED), (-60, None), (-61, Disposition.LAG)],
+)
+def test_time_has_a_minute_of_tolerance(realm: Realm, seconds: int, disposition: Disposition | None) -> None:
+    body = realm.sealed(expires_at_ms=START_MS + 3_600_000)
+    realm.clock.now_ms += seconds * 1000
+
+    if disposition is None:
+        assert verify(realm, body).accepted
+        return
+    error = refusal(realm, body)
+
+    assert type(error) is StaleMessageError
+    assert error.disposition is disposition
+    assert isinstance(error.evidence, Verified)
+    assert not error.evidence.accepted
+
+
+def test_a_life_beyond_what_the_bundle_allows_is_refused(realm: Realm) -> None:
+    body = realm.sealed(expires_at_ms=START_MS + 7 * 24 * 3_600_000)
+    realm.publish(lambda payload: payload.update(max_lifetime_s=3600))
+
+    error = refusal(realm, body)
+
+    assert (type(error), error.disposition) == (StaleMessageError, Disposition.REFUSED)
+
+
+@pytest.mark.parametrize("changes", [{"fields": {3: "billing"}}, {"fields": {4: b"k" * 8}}])
+def test_an_unknown_key_is_a_claim_by_nobody(realm: Realm, changes: dict[str, Any]) -> None:
+    error = refusal(realm, resign(realm.sealed(), realm.signer("users"), **changes))
+
+    assert (type(error), error.disposition, error.evidence) == (UnknownKeyError, Disposition.UNAUTHENTIC, None)
+
+
+def test_an_unknown_key_of_a_newer_bundle_may_be_our_own_lag(realm: Realm) -> None:
+    newcomer = realm.new_keyring("shop")
+    realm.keyrings["shop"] = newcomer
+    realm.stores["shop"] = TrustStore(newcomer, ambient=realm.clock.ambient)
+
+    def add(payload: dict[str, Any]) -> None:
+        payload["services"]["shop"] = identity_entry(newcomer)
+        payload["policy"]["send"].append({"from": "shop", "kind": "command", "name": "orders.*", "to": "orders"})
+
+    raw = realm.publish(add, to="shop")
+    body = realm.sealed(sender="shop")
+
+    error = refusal(realm, body)
+    realm.stores["orders"].replace(raw)
+
+    assert (type(error), error.disposition, error.evidence) == (UnknownKeyError, Disposition.LAG, None)
+    assert verify(realm, body).sender == "shop"
+
+
+def test_a_grant_of_a_newer_bundle_may_be_our_own_lag(realm: Realm) -> None:
+    rule = {"from": "billing", "kind": "command", "name": "orders.*", "to": "orders"}
+    raw = realm.publish(lambda payload: payload["policy"]["send"].append(rule), to="billing")
+    body = realm.sealed(sender="billing")
+
+    error = refusal(realm, body)
+    realm.stores["orders"].replace(raw)
+
+    assert (type(error), error.disposition) == (PolicyError, Disposition.LAG)
+    assert isinstance(error.evidence, Verified)
+    assert verify(realm, body).accepted
+
+
+def test_what_policy_denies_is_authentic_and_refused(realm: Realm) -> None:
+    body = realm.sealed()
+    realm.publish(lambda payload: payload["policy"]["send"].clear())
+
+    error = refusal(realm, body)
+
+    assert (type(error), error.disposition) == (PolicyError, Disposition.REFUSED)
+    assert isinstance(error.evidence, Verified)
+
+
+@pytest.mark.parametrize("state", ["next", "retiring"])
+def test_keys_that_come_and_go_are_accepted(realm: Realm, state: str) -> None:
+    body = realm.sealed()
+    realm.publish(lambda payload: payload["services"]["users"]["sign"][0].update(state=state))
+
+    assert verify(realm, body).key_state.value == state
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"state": "retired"},
+        {"not_before": START_MS + 1},
+        {"not_after": START_MS - 1},
+    ],
+)
+def test_a_key_out_of_use_is_authentic_and_refused(realm: Realm, edit: dict[str, object]) -> None:
+    body = realm.sealed()
+    realm.publish(lambda payload: payload["services"]["users"]["sign"][0].update(edit))
+
+    error = refusal(realm, body)
+
+    assert (type(error), error.disposition) == (UnknownKeyError, Disposition.REFUSED)
+
+
+def test_a_backdated_message_under_a_retired_key_is_refused(realm: Realm) -> None:
+    realm.publish(realm.revoke("users", "retired"))
+    # The thief signs with the key itself: the sender's own checks are no obstacle.
+    body = resign(Realm.sealed(Realm(realm.clock)), realm.signer("users"), fields={4: realm.signer("users").kid})
+
+    error = refusal(realm, body)
+
+    assert (type(error), error.disposition) == (UnknownKeyError, Disposition.REFUSED)
+
+
+def test_whatever_a_compromised_key_signed_is_nobodys(realm: Realm) -> None:
+    body = realm.sealed()
+    realm.publish(realm.revoke("users", "compromise"))
+
+    error = refusal(realm, body)
+
+    assert (type(error), error.disposition, error.evidence) == (UnknownKeyError, Disposition.UNAUTHENTIC, None)
+
+
+def test_a_refusal_is_only_told_once_the_signature_holds(realm: Realm) -> None:
+    body = resign(realm.sealed(), realm.signer("billing"))
+    realm.publish(lambda payload: payload["policy"]["send"].clear())
+    realm.clock.advance(400_000)
+
+    error = refusal(realm, body)
+
+    assert (type(error), error.disposition, error.evidence) == (SignatureError, Disposition.UNAUTHENTIC, None)
+
+
+def test_the_first_refusal_is_the_one_that_is_told(realm: Realm) -> None:
+    body = realm.sealed()
+    realm.publish(lambda payload: payload["policy"]["send"].clear())
+
+    error = refusal(realm, body, "billing")
+
+    assert type(error) is AudienceError
+
+
+def test_without_a_bundle_the_trouble_is_local(realm: Realm) -> None:
+    body = realm.sealed()
+    realm.stores["orders"] = TrustStore(realm.keyrings["orders"], ambient=realm.clock.ambient)
+
+    error = refusal(realm, body)
+
+    assert error.disposition is Disposition.LOCAL
+
+
+def test_a_bundle_expired_beyond_grace_is_local_trouble_too(realm: Realm) -> None:
+    body = realm.sealed()
+    realm.clock.advance(500 * 24 * 3600)
+
+    assert refusal(realm, body).disposition is Disposition.LOCAL
+
+
+def test_only_faults_and_replays_may_exceed_the_cap(realm: Realm) -> None:
+    body = resign(realm.sealed(), realm.signer("users"), content=bytes(CONTENT_MAX + 1))
+
+    with pytest.raises(MalformedError, match="content"):
+        verify(realm, body)
+
+
+def test_an_operator_publishes_an_event_of_others_by_a_grant(realm: Realm) -> None:
+    body = realm.sealed(kind=Kind.EVENT, name="orders.order_placed", sender="ops:alice")
+    accepted = verify(realm, body, "billing")
+
+    realm.publish(lambda payload: payload["policy"]["send"].pop())
+
+    assert accepted.sender == "ops:alice"
+    assert type(refusal(realm, body, "billing")) is PolicyError
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    calls: list[bytes] = []
+    holds = VerifyKey.holds
+
+    def counted(self: VerifyKey, signature: bytes, statement: bytes) -> bool:
+        calls.append(signature)
+        return holds(self, signature, statement)
+
+    monkeypatch.setattr(VerifyKey, "holds", counted)
+    return calls
+
+
+@pytest.fixture
+def batch(realm: Realm) -> list[bytes]:
+    sealer = realm.sealer("users")
+    return list(sealer.sign([sealer.prepare(realm.envelope(), routing_key=ORDER) for _ in range(64)]))
+
+
+def test_a_batch_costs_one_curve_operation(realm: Realm, batch: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    opener, calls = realm.opener("orders"), counting(monkeypatch)
+
+    for body in batch:
+        opener.verify(body, kinds=EVERY_KIND)
+
+    assert len(calls) == 1
+
+
+def test_single_messages_are_verified_each_time(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    opener, calls, body = realm.opener("orders"), counting(monkeypatch), realm.sealed()
+
+    for _ in range(3):
+        opener.verify(body, kinds=EVERY_KIND)
+
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda realm: realm.clock.advance(ROOTS_LIFE_S), lambda realm: realm.publish()],
+    ids=["age", "another bundle"],
+)
+def test_a_root_is_proven_again(
+    realm: Realm, batch: list[bytes], monkeypatch: pytest.MonkeyPatch, change: Callable[[Realm], Any]
+) -> None:
+    opener, calls = realm.opener("orders"), counting(monkeypatch)
+    opener.verify(batch[0], kinds=EVERY_KIND)
+    change(realm)
+
+    opener.verify(batch[1], kinds=EVERY_KIND)
+
+    # Bundles are verified by the same operation.
+    assert calls.count(split_parts(batch[1]).signature) == 2
+
+
+def test_a_key_revoked_while_its_root_is_known_is_refused_at_once(realm: Realm, batch: list[bytes]) -> None:
+    opener = realm.opener("orders")
+    opener.decrypt(opener.verify(batch[0], kinds=EVERY_KIND))
+    realm.publish(realm.revoke("users", "compromise"))
+
+    with pytest.raises(UnknownKeyError):
+        opener.verify(batch[1], kinds=EVERY_KIND)
+
+
+def test_one_corrupted_member_harms_no_other(realm: Realm, batch: list[bytes]) -> None:
+    opener: Opener = realm.opener("orders")
+    at = batch[7].index(b"orders.place_order.v1") - 60
+    batch[7] = batch[7][:at] + bytes([batch[7][at] ^ 1]) + batch[7][at + 1 :]
+    accepted = 0
+
+    for body in batch:
+        try:
+            accepted += opener.decrypt(opener.verify(body, kinds=EVERY_KIND)).payload == b"\x81\xa1n\x01"
+        except SealError:
+            continue
+
+    assert accepted == 63
+
+
+def test_steps_one_to_three_need_no_bundle(realm: Realm) -> None:
+    store = TrustStore(realm.keyrings["orders"], ambient=realm.clock.ambient)
+    checks = Checks(store, NAMES, ambient=realm.clock.ambient, suites=frozenset({1}))
+
+    assert checks.parse(realm.sealed()).header.name == "orders.place_order"
