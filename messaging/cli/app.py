@@ -81,9 +81,10 @@ def root(
 def main() -> None:
     """Run the command line; the entry point of the `messaging` program."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets its escape; it must not end the program.
+        # A terminal that cannot show a character gets its escape; it must not end the program. Line by line, because
+        # what a handler prints in a container is wanted when it happens.
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     app(prog_name="messaging")
 
 

@@ -195,7 +195,7 @@ def replay(
 
     async def act(acting: Operator) -> int:
         services, chosen = await _target(acting, targets or [], selection)
-        return await replay_all(acting, services, chosen, order=order)
+        return await replay_all(acting.dead_letters, services, chosen, order=order)
 
     raise typer.Exit(act_as(actor, act))
 
@@ -230,7 +230,7 @@ def discard(
 
     async def act(acting: Operator) -> int:
         services, chosen = await _target(acting, targets or [], selection)
-        return await discard_all(acting, services, chosen, reason=reason, dry_run=dry_run, is_json=as_json)
+        return await discard_all(acting.dead_letters, services, chosen, reason=reason, dry_run=dry_run, is_json=as_json)
 
     raise typer.Exit(act_as(actor, act))
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from messaging.assembly import Operator
 from messaging.cli.dead_show import letter_record, show_letters
 from messaging.cli.exits import Exit, NothingMatchedError
 from messaging.cli.render import console, escaped, line, print_json
 from messaging.core.dead_letter import Selection
 from messaging.errors import MessagingError
-from messaging.runtime.dead_letters import DiscardReport, ReplayProgress, ReplayReport
+from messaging.runtime.dead_letters import DeadLetters, DiscardReport, ReplayProgress, ReplayReport
 
 __all__ = ["ReplayOrder", "discard_all", "replay_all"]
 
@@ -67,7 +66,7 @@ class _Tally:
         self.under_way = None
 
 
-async def replay_all(acting: Operator, services: Sequence[str], selection: Selection, *, order: ReplayOrder) -> int:
+async def replay_all(queues: DeadLetters, services: Sequence[str], selection: Selection, *, order: ReplayOrder) -> int:
     """Replay the selected letters of the services, one service after the other.
 
     Returns:
@@ -81,23 +80,26 @@ async def replay_all(acting: Operator, services: Sequence[str], selection: Selec
         try:
             for service in services:
                 if order.bound is None or tally.replayed < order.bound:
-                    tally.finish(
-                        service,
-                        await _replay_one(acting, service, selection, order=order, tally=tally, progress=progress),
-                    )
+                    await _replay_one(queues, service, selection, order=order, tally=tally, progress=progress)
         except (asyncio.CancelledError, MessagingError):
             progress.stop()
             _say_interrupted(tally)
             raise
     if tally.replayed + tally.failed == 0:
-        raise NothingMatchedError(await _why_nothing(acting, services, selection))
+        raise NothingMatchedError(await _why_nothing(queues, services, selection))
     _show_replayed(tally.reports, order)
     is_stopped = any(report.stopped_because is not None for _, report in tally.reports)
     return int(Exit.FAILURE if tally.failed or is_stopped else Exit.OK)
 
 
 async def discard_all(
-    acting: Operator, services: Sequence[str], selection: Selection, *, reason: str, dry_run: bool, is_json: bool
+    queues: DeadLetters,
+    services: Sequence[str],
+    selection: Selection,
+    *,
+    reason: str,
+    dry_run: bool,
+    is_json: bool,
 ) -> int:
     """Discard the selected letters of the services.
 
@@ -108,11 +110,10 @@ async def discard_all(
         NothingMatchedError: nothing was selected.
     """
     reports: list[tuple[str, DiscardReport]] = [
-        (service, await acting.dead_letters.discard(service, selection, reason=reason, dry_run=dry_run))
-        for service in services
+        (service, await queues.discard(service, selection, reason=reason, dry_run=dry_run)) for service in services
     ]
     if not any(report.discarded for _, report in reports):
-        raise NothingMatchedError(await _why_nothing(acting, services, selection))
+        raise NothingMatchedError(await _why_nothing(queues, services, selection))
     if is_json:
         print_json([
             {"service": service, "looked_at": report.looked_at, "discarded": report.discarded, "kept": report.kept,
@@ -129,14 +130,14 @@ async def discard_all(
 
 
 async def _replay_one(
-    acting: Operator,
+    queues: DeadLetters,
     service: str,
     selection: Selection,
     *,
     order: ReplayOrder,
     tally: _Tally,
     progress: Progress,
-) -> ReplayReport:
+) -> None:
     row: list[TaskID] = []
 
     def on_progress(now: ReplayProgress) -> None:
@@ -145,7 +146,7 @@ async def _replay_one(
         tally.under_way = now
         progress.update(row[0], completed=now.done + now.failed, failed=now.failed)
 
-    return await acting.dead_letters.replay(
+    report = await queues.replay(
         service,
         selection,
         reason=order.reason,
@@ -155,6 +156,7 @@ async def _replay_one(
         dry_run=order.dry_run,
         on_progress=on_progress,
     )
+    tally.finish(service, report)
 
 
 def _bar(*, is_shown: bool) -> Progress:
@@ -181,10 +183,10 @@ def _say_interrupted(tally: _Tally) -> None:
     )
 
 
-async def _why_nothing(acting: Operator, services: Sequence[str], selection: Selection) -> str:
+async def _why_nothing(queues: DeadLetters, services: Sequence[str], selection: Selection) -> str:
     """Say whether nothing was selected or nothing of it can be replayed."""
     for service in services:
-        for letter in await acting.dead_letters.list(service, selection):
+        for letter in await queues.list(service, selection):
             if letter.why_not is not None:
                 return f"dead letter {letter.id} of {service} cannot be replayed: {letter.why_not}"
     return (
