@@ -116,8 +116,7 @@ class Service(Router):
             PublishNotConfirmedError: not confirmed in time; carries the id to repeat it with.
             PolicyError: the trust bundle does not allow it; names the line to add.
         """
-        publisher = self.publisher
-        return await publisher.send(command, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
+        return await self.publisher.send(command, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
 
     async def send_many(self, commands: Iterable[Command], *, timeout: float | None = None) -> list[UUID]:
         """Send commands together, confirms in flight side by side; returns their ids in order.
@@ -143,8 +142,7 @@ class Service(Router):
         expires_in: float | None = None,
     ) -> UUID:
         """Publish an event of this service to all who subscribe; nobody listening is no error. See `send`."""
-        publisher = self.publisher
-        return await publisher.publish(event, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
+        return await self.publisher.publish(event, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
 
     async def request(self, request: Request[R], *, timeout: float | None = None, message_id: UUID | None = None) -> R:
         """Ask the service that owns the request and return its answer.
@@ -198,6 +196,7 @@ class Service(Router):
         )
         self._check_subscribed(parts)
         async with AsyncExitStack() as stack:
+            stack.callback(self._forget)
             stack.push_async_callback(parts.transport.aclose)
             await parts.transport.connect()
             await parts.transport.declare(parts.names.of_service(self.name, subscriptions))
@@ -205,16 +204,14 @@ class Service(Router):
             stack.push_async_callback(watch.cancel)
             bundle = trust_file(settings)
             if bundle is not None:
-                watching = watch_trust(parts.trust, bundle, poll_s=settings.trust_poll_s)
-                watch.spawn(watching, name=f"{self.name} trust")
+                poll_s = settings.trust_poll_s
+                watch.spawn(watch_trust(parts.trust, bundle, poll_s=poll_s), name=f"{self.name} trust")
             self._parts = parts
             stack.push_async_callback(parts.replies.aclose)
             engine = self._engine_of(parts, settings, seams)
-            resources: Sequence[object] = ()
-            if self._lifespan is not None:
-                resources = _listed(await stack.enter_async_context(self._lifespan(self)))
+            opened = None if self._lifespan is None else await stack.enter_async_context(self._lifespan(self))
             stack.push_async_callback(self._drain, engine)
-            await engine.start(resources)
+            await engine.start(_listed(opened))
             self._engine = engine
             self._stack = stack.pop_all()
         log.info("service.started", service=self.name, instance=parts.instance, version=self.version)
@@ -227,8 +224,6 @@ class Service(Router):
         try:
             await stack.aclose()
         finally:
-            self._parts = self._engine = None
-            self._is_stopping = False
             log.info("service.stopped", service=self.name)
 
     async def serve(self, *, on_started: Callable[[], None] | None = None) -> None:
@@ -352,6 +347,11 @@ class Service(Router):
             middleware=self._middleware,
             seams=seams,
         )
+
+    def _forget(self) -> None:
+        """The last act of stopping, and of a start that failed: it may be started again."""
+        self._parts = self._engine = None
+        self._is_stopping = False
 
     async def _drain(self, engine: Engine) -> None:
         self._is_stopping = True

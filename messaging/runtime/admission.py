@@ -85,12 +85,16 @@ class Intake:
     async def _handle(self, handling: Handling) -> None:
         try:
             verdict = await self._consumer.process(handling)
-        except (GivenBack, asyncio.CancelledError) as signal:
+            await self._settler.settle(handling, verdict, stopping=self._consumer.stopping)
+        except GivenBack:
             await self._settler.give_back(handling)
-            if isinstance(signal, asyncio.CancelledError):
-                raise
             return
-        await self._settler.settle(handling, verdict, stopping=self._consumer.stopping)
+        except asyncio.CancelledError:
+            await self._settler.give_back(handling)
+            raise
+        except BaseException:
+            await self._settler.abandon(handling)
+            raise
         if handling.delivery.delivery_count < SUSPECT_DELIVERIES and self._width < self._prefetch:
             self._resize(self._prefetch)
 

@@ -40,6 +40,7 @@ _HOLD_MAX_S: Final = 5.0
 HOLD_LIMIT_S: Final = 20 * 60.0
 # How long after its deadline a lease is left to a handler that overran it.
 _LEASE_SLACK_S: Final = 30.0
+_ANSWERED: Final = frozenset({Decision.DROP, Decision.OTHER_BYTES})
 
 log = structlog.get_logger()
 
@@ -78,9 +79,14 @@ class Consumer:
         self._retry = retry
         self._timeout_s = timeout_s
         self._calls = {handler.key: wrap(around(handler), middleware) for handler in router.handlers}
+        self._held: dict[int, str] = {}
         self.resources: Sequence[object] = ()
-        self.trouble: str | None = None
         self.stopping = asyncio.Event()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why deliveries are held now, if any is."""
+        return next(iter(self._held.values()), None)
 
     async def process(self, handling: Handling) -> Verdict:
         """Return what to do with a delivery; `handling` then holds what is known of it.
@@ -104,18 +110,21 @@ class Consumer:
 
     async def _believe(self, handling: Handling) -> Verdict | None:
         """Verify, reserve and open; hold the delivery while the trouble is local. None means: run it."""
+        try:
+            return await self._opened(handling)
+        finally:
+            self._held.pop(id(handling), None)
+
+    async def _opened(self, handling: Handling) -> Verdict | None:
         patience_s, held_s = _HOLD_FIRST_S, 0.0
         while True:
             try:
-                early = await self._open(handling)
+                return await self._open(handling)
             except SealError as error:
                 if error.disposition is not Disposition.LOCAL:
                     raise
-                self.trouble = str(error)
+                self._held[id(handling)] = str(error)
                 log.warning("delivery.held", queue=handling.delivery.queue, reason=str(error))
-            else:
-                self.trouble = None
-                return early
             held_s += patience_s
             if held_s > HOLD_LIMIT_S or await self._stops_within(patience_s):
                 raise GivenBack
@@ -143,7 +152,7 @@ class Consumer:
 
     async def _open_replay(self, handling: Handling, outer: Verified) -> Verdict | None:
         replay = read_replay(self._opener.decrypt(outer))
-        seen = self._opener.verify_archived(replay.original)
+        seen = self._seen(replay.original, outer)
         key = self._key(seen)
         failed = await self._inbox.state(key, leaf=seen.leaf) is RowState.FAILED
         inner = self._opener.verify_replayed(replay.original, outer, failed_before=failed, force=replay.force)
@@ -166,6 +175,16 @@ class Consumer:
         log.info("delivery.replaying", **handling.described(), reason=replay.reason)
         return None
 
+    def _seen(self, original: bytes, outer: Verified) -> Verified:
+        """Read whose original it is. The wrapper is authentic, so what is wrong inside is refused, never a forgery."""
+        try:
+            return self._opener.verify_archived(original)
+        except SealError as error:
+            error.evidence = outer
+            if error.disposition is Disposition.UNAUTHENTIC:
+                error.disposition = Disposition.REFUSED
+            raise
+
     async def _reserve(self, handling: Handling, verified: Verified) -> Verdict | None:
         reservation = await self._inbox.reserve(
             self._key(verified),
@@ -176,8 +195,9 @@ class Consumer:
         handling.reservation = reservation
         if reservation.decision is Decision.RUN:
             return None
-        if reservation.decision is Decision.DROP and reservation.reply is not None:
+        if reservation.decision in _ANSWERED and reservation.reply is not None:
             # The request was answered, but its caller may not have heard: the kept answer again, bound to this request.
+            # A caller that repeats it seals it anew, so its bytes are others; they do not run all the same.
             handling.envelope = verified.envelope()
             handling.reply, handling.reply_codec = reservation.reply, contract_codec(self._router, verified)
             return Ack()
@@ -266,8 +286,12 @@ class Consumer:
         return InboxKey(self._service, verified.sender, verified.id)
 
     def _lease_s(self, verified: Verified) -> float:
-        runs = 1 + self._retry.immediate
-        return runs * self._timeout_s + _LEASE_SLACK_S
+        """Return how long all runs of one delivery may take."""
+        handler = self._router.find(verified.kind, verified.name, verified.version)
+        if handler is None:
+            return _LEASE_SLACK_S
+        runs = 1 + (handler.retry or self._retry).immediate
+        return runs * (handler.timeout_s or self._timeout_s) + _LEASE_SLACK_S
 
 
 def contract_codec(router: Router, verified: Verified) -> int:

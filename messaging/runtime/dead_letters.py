@@ -288,7 +288,10 @@ class DeadLetters:
             while len(deliveries) < depth.messages and await _set_within(arrived, _QUIET_S):
                 arrived.clear()
             await subscription.cancel()
-        return deliveries
+        # What came in meanwhile is for the next pass, or a refilling queue would make this one endless.
+        for late in deliveries[depth.messages :]:
+            late.give_back()
+        return deliveries[: depth.messages]
 
     async def _emit_replay(self, letter: DeadLetter, *, reason: str, force: bool) -> None:
         if letter.kind is None or letter.message_id is None:

@@ -5,16 +5,19 @@ is not replayable (docs/spec.md, "Dead queue").
 """
 
 import hashlib
+from dataclasses import dataclass
 from typing import Protocol
 
 from messaging.core.codec import unpack
 from messaging.core.dead_letter import DeadLetter
 from messaging.core.envelope import Kind
 from messaging.core.fault import Fault
-from messaging.errors import MessagingError, SealError
+from messaging.errors import MalformedError, MessagingError, SealError
+from messaging.runtime.replaying import read_replay
+from messaging.security.bundle import KeyState
 from messaging.security.content import split_fault
 from messaging.security.open import Opener
-from messaging.security.verified import KeyState, Verified
+from messaging.security.verified import Verified, VerifiedDead
 from messaging.transports.base import Death
 
 __all__ = ["Letter", "LetterReader"]
@@ -40,6 +43,14 @@ class Letter(Protocol):
         """The broker's claims about why it was moved."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Buried:
+    original: bytes
+    inner: Verified
+    fault: Fault
+    died_at_ms: int
+
+
 class LetterReader:
     """Reads dead letters with the keys of one operator."""
 
@@ -52,27 +63,35 @@ class LetterReader:
             found = self._opener.verify_dead(delivery.body, service=service)
         except SealError as error:
             return _unverified(service, delivery, error)
-        if found.is_raw:
-            fault = _broker_fault(service, delivery)
-            return self._described(service, found.letter, found.letter, fault, delivery.body, died_at_ms=0)
         try:
-            original, plain = split_fault(self._opener.decrypt(found.letter))
-            fault = Fault.from_map(plain)
-            inner = self._opener.verify_archived(original)
+            buried = self._raw(service, delivery, found) if found.is_raw else self._with_fault(found)
+            return self._described(service, found, self._unwrapped(buried))
         except MessagingError as error:
             return _unverified(service, delivery, error)
-        return self._described(service, found.letter, inner, fault, original, died_at_ms=found.letter.issued_at_ms)
 
-    def _described(
-        self,
-        service: str,
-        letter: Verified,
-        inner: Verified,
-        fault: Fault,
-        original: bytes,
-        *,
-        died_at_ms: int,
-    ) -> DeadLetter:
+    def _raw(self, service: str, delivery: Letter, found: VerifiedDead) -> "_Buried":
+        return _Buried(delivery.body, found.letter, _broker_fault(service, delivery), died_at_ms=0)
+
+    def _with_fault(self, found: VerifiedDead) -> "_Buried":
+        original, plain = split_fault(self._opener.decrypt(found.letter))
+        inner = self._opener.verify_archived(original)
+        if inner.leaf != found.letter.bind:
+            raise MalformedError("the fault embeds another message than it is bound to")
+        return _Buried(original, inner, Fault.from_map(plain), died_at_ms=found.letter.issued_at_ms)
+
+    def _unwrapped(self, buried: "_Buried") -> "_Buried":
+        """Return the original of an operator's replay that was itself buried, with its history."""
+        if buried.inner.kind is not Kind.REPLAY:
+            return buried
+        replay = read_replay(self._opener.decrypt(buried.inner))
+        original = self._opener.verify_archived(replay.original)
+        if original.leaf != buried.inner.bind:
+            raise MalformedError("the replay embeds another message than it is bound to")
+        fault = buried.fault.marked(replays=replay.replays, attempts=buried.fault.attempts + replay.attempts)
+        return _Buried(replay.original, original, fault, died_at_ms=buried.died_at_ms)
+
+    def _described(self, service: str, found: VerifiedDead, buried: "_Buried") -> DeadLetter:
+        inner, fault = buried.inner, buried.fault
         payload: object | None = None
         unreadable: str | None = None
         try:
@@ -80,13 +99,13 @@ class LetterReader:
             payload = unpack(opened.payload, opened.codec)
         except MessagingError as error:
             unreadable = str(error)
-        why_not = _why_not(inner)
+        why_not = _why_not(found, inner)
         return DeadLetter(
-            id=letter.id.hex,
+            id=found.letter.id.hex,
             service=service,
             is_verified=True,
             fault=fault,
-            original=original,
+            original=buried.original,
             leaf=inner.leaf,
             message_name=inner.name,
             message_version=inner.version,
@@ -95,7 +114,7 @@ class LetterReader:
             kind=inner.kind,
             sender=inner.sender,
             issued_at_ms=inner.issued_at_ms,
-            died_at_ms=died_at_ms or fault.last_failed_at_ms or inner.issued_at_ms,
+            died_at_ms=buried.died_at_ms or fault.last_failed_at_ms or inner.issued_at_ms,
             payload=payload,
             unreadable_because=unreadable,
             key_state=inner.key_state.value,
@@ -104,7 +123,9 @@ class LetterReader:
         )
 
 
-def _why_not(inner: Verified) -> str | None:
+def _why_not(found: VerifiedDead, inner: Verified) -> str | None:
+    if not found.is_replayable:
+        return "the key that signed the dead letter is compromised"
     if inner.kind not in (Kind.COMMAND, Kind.EVENT):
         return f"a {inner.kind.word} is never replayed"
     if inner.key_state is KeyState.COMPROMISED:

@@ -47,13 +47,18 @@ class Outcomes:
         """Return the verdict on an exception; `handling.fault` and, of requests, `handling.reply` are set."""
         handler = handling.handler
         policy = self._retry if handler is None else handler.retry or self._retry
+        fault = Fault.of(error, handling.envelope, permanent=policy.is_permanent(error))
         if handler is None:
-            # It failed before the handler, so the hop is the attempt.
-            handling.attempt = handling.delivery.attempt
-        fault = self._marked(Fault.of(error, handling.envelope, permanent=policy.is_permanent(error)), handling)
-        handling.fault = fault
+            # It failed before the handler, so the hop is the attempt; a run in this process more would change nothing.
+            hop = handling.delivery.attempt
+            handling.attempt = hop if fault.permanent else max(hop, 1 + policy.immediate)
+        handling.fault = fault = self._marked(fault, handling)
         if handling.part is Part.REQUESTS:
             return self._failed_request(handling, fault, error)
+        if handling.part is Part.FAULTS and isinstance(error, UnknownMessageError):
+            return Skip(
+                code="unheard", reason="no on_fault for this command; its dead letter is with the service that failed"
+            )
         return self._in_time(handling, policy.decide(fault, jitter=self._ambient.jitter()))
 
     def refused(self, handling: Handling, error: SealError) -> Verdict:

@@ -146,13 +146,17 @@ class Router:
         """All handlers, in the order of registration."""
         return iter(self._handlers.values())
 
+    def find(self, kind: Kind, name: str, version: int) -> Handler | None:
+        """Return the handler of a message, or None when there is none in this replica."""
+        return self._handlers.get((kind, name, version))
+
     def resolve(self, kind: Kind, name: str, version: int) -> Handler:
         """Return the handler of a message.
 
         Raises:
             UnknownMessageError: there is none in this replica.
         """
-        handler = self._handlers.get((kind, name, version))
+        handler = self.find(kind, name, version)
         if handler is None:
             raise UnknownMessageError(f"no handler for {kind.word} {type_of(name, version)} in this replica")
         return handler
@@ -160,11 +164,12 @@ class Router:
     def subscriptions_with(self, default: RetryPolicy) -> Subscriptions:
         """Return what topology and trust need to know, with the rungs that the policies use."""
         by_kind: dict[Kind, set[tuple[str, int]]] = {kind: set() for kind in Kind}
-        rungs = {FIRST_RUNG_MS}
+        # What finds no handler here waits on the rungs of the default.
+        rungs = {FIRST_RUNG_MS, *default.rungs_ms}
         for handler in self.handlers:
             _, name, version = handler.key
             by_kind[handler.kind].add((name, version))
-            rungs.update((handler.retry or default).rungs_ms)
+            rungs.update(() if handler.retry is None else handler.retry.rungs_ms)
         return Subscriptions(
             commands=frozenset(by_kind[Kind.COMMAND]),
             requests=frozenset(by_kind[Kind.REQUEST]),

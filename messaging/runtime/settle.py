@@ -11,17 +11,19 @@ import structlog
 
 from messaging.core.ambient import Ambient
 from messaging.core.envelope import Envelope, Kind
+from messaging.core.fault import Fault
 from messaging.core.names import is_service
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, Skip, Verdict
 from messaging.core.sealed import Route
 from messaging.core.topology import Names, dead_routing_key
-from messaging.errors import MessagingError, TransportError
+from messaging.errors import ConfigurationError, MessagingError, TransportError
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.rate import RateLimit
 from messaging.runtime.router import FIRST_RUNG_MS
 from messaging.security.content import pack_fault
 from messaging.security.suite import fault_id
+from messaging.security.verified import Verified
 from messaging.stores.base import Inbox
 
 __all__ = ["Settler"]
@@ -81,10 +83,23 @@ class Settler:
 
     async def give_back(self, handling: Handling) -> None:
         """Return the delivery to its queue, unhandled, and its lease to the inbox."""
-        if handling.reservation is not None and handling.reservation.token is not None:
-            await self._inbox.release(handling.reservation)
+        await self._release(handling)
         handling.delivery.give_back()
         self._count("given_back")
+
+    async def abandon(self, handling: Handling) -> None:
+        """Give up on a delivery that a defect of this library stopped half-way.
+
+        It comes back and is counted, so that the crash fuse ends the round; a queue that does not count would go round
+        for ever, but there its caller runs into a timeout.
+        """
+        await self._release(handling)
+        if handling.part is Part.REQUESTS:
+            handling.delivery.ack()
+        else:
+            handling.delivery.reject()
+        self._count("abandoned")
+        log.error("delivery.abandoned", **handling.described())
 
     async def _carry_out(self, handling: Handling, verdict: Verdict) -> None:
         match verdict:
@@ -97,7 +112,7 @@ class Settler:
             case Refuse():
                 await self._refuse(handling, verdict)
             case Skip():
-                self._skip(handling, verdict)
+                await self._skip(handling, verdict)
             case Defer():
                 await self._defer(handling, verdict)
             case _:
@@ -152,25 +167,7 @@ class Settler:
             # Unverified, or a fault that itself fails: moved as it is, and nobody is told; no echo.
             await self._bury_raw(handling)
         else:
-            total = fault.marked(attempts=fault.attempts + handling.earlier_attempts)
-            is_command = verified.kind is Kind.COMMAND
-            origin = verified.sender if is_command and is_service(verified.sender) else None
-            now_ms = self._ambient.now_ms()
-            letter = Envelope(
-                id=fault_id(verified.leaf, handling.replays),
-                kind=Kind.FAULT,
-                name=verified.name,
-                version=verified.version,
-                sender=self._service,
-                audience=origin or self._service,
-                issued_at_ms=now_ms,
-                expires_at_ms=now_ms + self._lifetime_ms,
-                payload=pack_fault(handling.original, total.to_map()),
-                correlation_id=verified.correlation_id,
-                causation_id=verified.id,
-                bind=verified.leaf,
-            )
-            await self._publisher.emit(letter, key=dead_routing_key(self._service, origin))
+            await self._bury_with(handling, verified, fault)
         if handling.reservation is not None and handling.reservation.token is not None:
             await self._inbox.fail(handling.reservation)
         self._count("buried")
@@ -181,6 +178,37 @@ class Settler:
             fault=None if fault is None else fault.reason,
             **handling.described(),
         )
+
+    async def _bury_with(self, handling: Handling, verified: Verified, fault: Fault) -> None:
+        total = fault.marked(attempts=fault.attempts + handling.earlier_attempts)
+        payload = pack_fault(handling.original, total.to_map())
+        is_command = verified.kind is Kind.COMMAND
+        origin = verified.sender if is_command and is_service(verified.sender) else None
+        try:
+            await self._emit_letter(handling, verified, payload, origin=origin)
+        except ConfigurationError:
+            if origin is None:
+                raise
+            # The origin has left the trust bundle: nobody there can be told, the letter is kept all the same.
+            await self._emit_letter(handling, verified, payload, origin=None)
+
+    async def _emit_letter(self, handling: Handling, verified: Verified, payload: bytes, *, origin: str | None) -> None:
+        now_ms = self._ambient.now_ms()
+        letter = Envelope(
+            id=fault_id(verified.leaf, handling.replays),
+            kind=Kind.FAULT,
+            name=verified.name,
+            version=verified.version,
+            sender=self._service,
+            audience=origin or self._service,
+            issued_at_ms=now_ms,
+            expires_at_ms=now_ms + self._lifetime_ms,
+            payload=payload,
+            correlation_id=verified.correlation_id,
+            causation_id=verified.id,
+            bind=verified.leaf,
+        )
+        await self._publisher.emit(letter, key=dead_routing_key(self._service, origin))
 
     async def _bury_raw(self, handling: Handling) -> None:
         route = Route(exchange=self._names.undeliverable_exchange(self._service), routing_key=handling.delivery.queue)
@@ -197,7 +225,8 @@ class Settler:
         self._count(f"refused.{verdict.code}")
         log.error("delivery.refused", code=verdict.code, reason=verdict.reason, **handling.described())
 
-    def _skip(self, handling: Handling, verdict: Skip) -> None:
+    async def _skip(self, handling: Handling, verdict: Skip) -> None:
+        await self._release(handling)
         self._count(f"skipped.{verdict.code}")
         if not handling.is_forged:
             log.info("delivery.skipped", code=verdict.code, reason=verdict.reason, **handling.described())

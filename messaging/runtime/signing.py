@@ -8,7 +8,7 @@ import asyncio
 from typing import Final
 
 from messaging.core.sealed import Sealed
-from messaging.errors import MessagingError
+from messaging.errors import ConfigurationError, MessagingError
 from messaging.security.seal import Sealer, Unsigned
 
 __all__ = ["TickSigner"]
@@ -42,9 +42,13 @@ class TickSigner:
             return
         try:
             sealed = self._sealer.sign([unsigned for unsigned, _ in batch])
-        except MessagingError as error:
+        except BaseException as error:
+            # Nobody may wait for ever for a signature, whatever went wrong; the event loop reports what is not ours.
+            failure = error if isinstance(error, MessagingError) else ConfigurationError(f"signing failed: {error!r}")
             for _, future in batch:
-                future.set_exception(error)
-            return
+                future.set_exception(failure)
+            if isinstance(error, MessagingError):
+                return
+            raise
         for (_, future), one in zip(batch, sealed, strict=True):
             future.set_result(one)
