@@ -11,7 +11,7 @@ from enum import Enum
 from messaging.security.keys import EncryptionKey, VerifyKey
 from messaging.security.policy import Policy
 
-__all__ = ["OPS_GROUP", "EncryptionEntry", "KeyState", "SigningEntry", "TrustBundle"]
+__all__ = ["OPS_GROUP", "EncryptionEntry", "KeyState", "SigningEntry", "TrustBundle", "missing_keys"]
 
 OPS_GROUP = "group:ops"
 
@@ -128,6 +128,14 @@ class TrustBundle:
     def is_addressed(self, identity: str, rid: str) -> bool:
         """Tell whether rows for `rid` are for this service or operator: its own, or a group's it belongs to."""
         return rid == identity or identity in self.members.get(rid, frozenset())
+
+
+def missing_keys(identity: str, bundle: TrustBundle, *, what: str = "keys") -> str:
+    """Return what to tell when the bundle lacks keys of a service, operator or group, with the remedy."""
+    remedy = "add them and sign a newer bundle"
+    if bundle.is_development:
+        remedy = "start that service in this process, or run `messaging trust init --dev` again with --from it"
+    return f"no {what} of {identity!r} in trust bundle version {bundle.version}; {remedy}"
 
 
 def _covers(first_ms: int | None, last_ms: int | None, at_ms: int) -> bool:

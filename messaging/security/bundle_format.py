@@ -266,4 +266,4 @@ class _Parser:
     def _check_known(self, fields: Fields, identities: Iterable[str], known: frozenset[str]) -> None:
         for identity in identities:
             if identity not in known:
-                fields.refuse(f"{identity!r} has no keys in this bundle; add it with `messaging trust add`")
+                fields.refuse(f"{identity!r} has no keys in this bundle; add them, or remove what names it")

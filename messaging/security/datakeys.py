@@ -12,7 +12,7 @@ from typing import Final
 from messaging.core.ambient import Ambient
 from messaging.errors import ConfigurationError
 from messaging.security import suite
-from messaging.security.bundle import TrustBundle
+from messaging.security.bundle import TrustBundle, missing_keys
 from messaging.security.keyblock import ROWS_MAX, KeyBlock, Row, pack_block
 from messaging.security.keys import SigningKey
 from messaging.security.suite import DATA_KEY_BYTES, DataKey
@@ -105,10 +105,7 @@ class SendKeys:
         for rid in recipients:
             keys = bundle.active_encryption_keys(rid, now_ms=self._ambient.now_ms())
             if not keys:
-                raise ConfigurationError(
-                    f"no active encryption key of {rid!r} in trust bundle version {bundle.version}; "
-                    f"run `messaging trust add {rid}` and install the new bundle"
-                )
+                raise ConfigurationError(missing_keys(rid, bundle, what="active encryption key"))
             for key in keys:
                 info = suite.wrap_info(
                     sender=self._sender, skid=signer.kid, rid=rid, rkid=key.kid, dek_id=dek_id, made_at_ms=issued_at_ms

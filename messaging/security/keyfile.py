@@ -138,7 +138,7 @@ def _decrypted(fields: Fields, kdf: Fields, clear: dict[str, object], passphrase
     nonce = fields.octets("nonce", NONCE_BYTES)
     sealed = _ciphertext(fields)
     if passphrase is None:
-        fields.refuse("it is sealed with a passphrase; give it with --passphrase-fd or at the prompt")
+        fields.refuse("it is sealed with a passphrase; name the file that holds it in MESSAGING_PASSPHRASE_FILE")
     clear["kdf"] = {"name": "scrypt", "n": cost, "r": SCRYPT_BLOCK, "p": SCRYPT_LANES, "salt": salt.hex()}
     clear["nonce"] = nonce.hex()
     try:
@@ -196,5 +196,5 @@ def _check_passphrase(keyring: Keyring, *, sealed: bool) -> None:
     if keyring.is_operator and not sealed and not keyring.is_development:
         raise ConfigurationError(
             f"the key file of {keyring.service!r} needs a passphrase, because a person's key travels; "
-            "give one with `messaging keys passwd`"
+            "`messaging keys generate` asks for one"
         )

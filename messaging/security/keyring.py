@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from messaging.core.names import is_operator, is_sender
 from messaging.errors import ConfigurationError
-from messaging.security.bundle import KeyState, TrustBundle
+from messaging.security.bundle import KeyState, TrustBundle, missing_keys
 from messaging.security.bundle_format import DEVELOPMENT_REALM, check_realm
 from messaging.security.keys import DecryptionKey, SigningKey, VerifyKey
 
@@ -98,9 +98,7 @@ def check_keyring(keyring: Keyring, bundle: TrustBundle) -> None:
     """
     service, version = keyring.service, bundle.version
     if service not in bundle.signing:
-        raise ConfigurationError(
-            f"no keys of {service!r} in trust bundle version {version}; run `messaging trust add {service}`"
-        )
+        raise ConfigurationError(missing_keys(service, bundle))
     in_use = {KeyState.ACTIVE, KeyState.RETIRING}
     held = {key.kid for key in keyring.signing}
     wanted = [entry.key.kid for entry in bundle.encryption[service] if entry.state in in_use]

@@ -79,7 +79,7 @@ def write_file(path: Path, content: bytes, *, replace: bool = False, mode: int =
 
 def _why_not(path: Path, exc: OSError) -> str:
     if exc.errno == errno.ENOENT:
-        return f"no key file at {path}; make one with `messaging keys generate` or `messaging trust init`"
+        return f"no key file at {path}; make one with `messaging keys generate` or `messaging trust init --dev`"
     if exc.errno == errno.ELOOP:
         return f"{path} is a symbolic link; put the key file itself there"
     return f"cannot read the key file {path}: {exc.strerror}; run the service as the file's owner"

@@ -15,7 +15,7 @@ from messaging.core.sealed import Sealed
 from messaging.core.topology import Names
 from messaging.errors import ConfigurationError, MalformedError, MessageTooLargeError, PolicyError
 from messaging.security import merkle, suite
-from messaging.security.bundle import OPS_GROUP, TrustBundle
+from messaging.security.bundle import OPS_GROUP, TrustBundle, missing_keys
 from messaging.security.content import pack_content
 from messaging.security.datakeys import SendKeys
 from messaging.security.header import (
@@ -257,10 +257,7 @@ def _check_recipients(envelope: Envelope, recipients: tuple[str, ...], bundle: T
         )
     unknown = [rid for rid in recipients if rid not in bundle.encryption]
     if unknown:
-        raise ConfigurationError(
-            f"no keys of {unknown[0]!r} in trust bundle version {bundle.version}; "
-            f"run `messaging trust add {unknown[0]}` and install the new bundle"
-        )
+        raise ConfigurationError(missing_keys(unknown[0], bundle))
 
 
 def _check_policy(envelope: Envelope, bundle: TrustBundle) -> None:

@@ -58,7 +58,7 @@ class TrustStore:
         if self._current is None:
             raise ConfigurationError(
                 f"no trust bundle is loaded for {self._keyring.service!r}; put {BUNDLE_FILE} beside the key file, "
-                "or make both with `messaging trust init`"
+                "or make both with `messaging trust init --dev`"
             )
         return self._current
 
@@ -146,7 +146,8 @@ def _read(path: Path) -> bytes:
             return file.read(BUNDLE_MAX + 1)
     except FileNotFoundError as exc:
         raise ConfigurationError(
-            f"no trust bundle at {path}; run `messaging trust init` or set MESSAGING_KEYS to the folder that has it"
+            f"no trust bundle at {path}; set MESSAGING_KEYS to the folder that has it, or make one with "
+            "`messaging trust init --dev`"
         ) from exc
     except OSError as exc:
         raise ConfigurationError(f"cannot read the trust bundle {path}: {exc.strerror}; mend its permissions") from exc
