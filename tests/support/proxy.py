@@ -40,7 +40,7 @@ class TcpProxy:
 
     async def open(self) -> None:
         """Listen, on the port of the last time if there was one."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
@@ -53,6 +53,8 @@ class TcpProxy:
         """End every connection at once, as a network that fails: what is on its way is lost."""
         for writer in tuple(self._writers):
             writer.transport.abort()
+        for task in tuple(self._tasks):
+            task.cancel()
 
     async def cut_and_wait(self) -> None:
         """As `cut`, and return once those connections have ended."""
@@ -72,16 +74,15 @@ class TcpProxy:
     async def aclose(self) -> None:
         """End everything."""
         self.refuse()
-        self.release()
-        for task in tuple(self._tasks):
-            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio complains of those that it made itself when they are cancelled.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections_total += 1
         self._writers.add(writer)
         try:

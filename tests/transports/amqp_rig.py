@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiormq
@@ -23,7 +24,13 @@ __all__ = ["AmqpRig", "inject"]
 
 
 async def inject(
-    channel: aiormq.Channel, exchange: str, routing_key: str, body: bytes, properties: aiormq.spec.Basic.Properties
+    channel: aiormq.Channel,
+    exchange: str,
+    routing_key: str,
+    body: bytes,
+    properties: aiormq.spec.Basic.Properties,
+    *,
+    spoil: Callable[[bytes], bytes] = bytes,
 ) -> None:
     """Publish with just these properties (aiormq would add an id), and return once the broker has read it."""
     frames: list[Any] = [
@@ -31,7 +38,8 @@ async def inject(
         ContentHeader(properties=properties, body_size=len(body)),
         ContentBody(body),
     ]
-    await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
+    frame = ChannelFrame.marshall(channel.number, frames)
+    await channel.write_queue.put(dataclasses.replace(frame, payload=spoil(frame.payload)))
     await channel.basic_qos(prefetch_count=1)
 
 
@@ -91,6 +99,14 @@ class AmqpRig:
                 name: bytearray(value) if isinstance(value, bytes) else value for name, value in (headers or {}).items()
             }
             await inject(channel, exchange, routing_key, body, aiormq.spec.Basic.Properties(headers=table or None))
+
+    async def inject_spoiled(
+        self, exchange: str, routing_key: str, body: bytes, *, message_id: str, spoil: Callable[[bytes], bytes]
+    ) -> None:
+        """Publish as a broken or hostile client would: `spoil` changes the bytes of the frames."""
+        async with self.foreigner() as channel:
+            properties = aiormq.spec.Basic.Properties(message_id=message_id)
+            await inject(channel, exchange, routing_key, body, properties, spoil=spoil)
 
     @contextlib.asynccontextmanager
     async def foreigner(self) -> AsyncIterator[aiormq.Channel]:

@@ -20,8 +20,9 @@ from aiormq.exceptions import DeliveryError, PublishError
 
 from messaging.errors import PublishNotConfirmedError, UnroutableError
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection, close_channel
-from messaging.transports.amqp.errors import CLIENT_ERRORS, OutcomeUnknownError, asked
+from messaging.transports.amqp.errors import CLIENT_ERRORS, OutcomeUnknownError
 from messaging.transports.amqp.settlements import How, Settlement, Settlements
+from messaging.transports.amqp.tasks import asked, end
 
 __all__ = ["Parcel", "PlainChannel"]
 
@@ -220,10 +221,7 @@ class PlainChannel:
     async def aclose(self) -> None:
         """Close the channel within bounds. Futures that are still open fail with an unknown outcome."""
         self._end(None, "closed")
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        await end(self._tasks)
         await close_channel(self._channel)
 
     def _on_broker_cancel(self, frame: Any) -> None:

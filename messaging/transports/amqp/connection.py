@@ -17,8 +17,9 @@ import aiormq
 from yarl import URL
 
 from messaging.errors import ConfigurationError, ConnectionLostError
-from messaging.transports.amqp.errors import CLIENT_ERRORS, Node, Refusal, asked, connect_error
+from messaging.transports.amqp.errors import CLIENT_ERRORS, Node, Refusal, connect_error
 from messaging.transports.amqp.frames import FrameReader
+from messaging.transports.amqp.tasks import asked
 
 __all__ = ["ENDING_TIMEOUT_S", "RPC_TIMEOUT_S", "Connection", "close_channel"]
 

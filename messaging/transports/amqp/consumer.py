@@ -24,6 +24,7 @@ from messaging.transports.amqp.delivery import AmqpDelivery, Outlet
 from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error
 from messaging.transports.amqp.link import Link
 from messaging.transports.amqp.settlements import How
+from messaging.transports.amqp.tasks import end
 from messaging.transports.base import Delivery
 
 __all__ = ["AmqpSubscription", "Surroundings"]
@@ -203,8 +204,7 @@ class AmqpSubscription:
         self._is_live = False
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end([task])
         if not self._started.done():
             self._started.cancel()
 

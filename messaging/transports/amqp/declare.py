@@ -9,7 +9,8 @@ import aiormq
 
 from messaging.core.topology import Binding, Exchange, Queue, Topology
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
-from messaging.transports.amqp.errors import CLIENT_ERRORS, asked, declare_error
+from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error
+from messaging.transports.amqp.tasks import asked
 from messaging.transports.base import QueueDepth
 
 __all__ = ["declare", "look", "take_lock"]

@@ -4,13 +4,11 @@ Rules: an address is shown without user and password; what an operator must mend
 pass by itself a `ConnectionLostError`.
 """
 
-import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import unquote
 
 import aiormq
@@ -31,7 +29,6 @@ __all__ = [
     "Node",
     "OutcomeUnknownError",
     "Refusal",
-    "asked",
     "blamed",
     "connect_error",
     "declare_error",
@@ -41,26 +38,10 @@ CLIENT_ERRORS: Final = (Exception,)
 """What the client library raises when a connection or channel fails: its own errors, those of sockets and frames, and a
 bare `Exception` from calls that waited when the peer closed the socket. Only for blocks that hold one call of it."""
 
-_Answer = TypeVar("_Answer")
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _CHECK_URL: Final = "check MESSAGING_BROKER_URL"
 _START_ONE: Final = f"start one with `messaging broker up` or {_CHECK_URL}"
 _TOO_LARGE: Final = re.compile(r"message size (\d+) (?:is )?larger than (?:configured )?max(?:imum)? size (\d+)")
-
-
-async def asked(asking: Awaitable[_Answer]) -> _Answer:
-    """Return the client library's answer; its cancellation of calls that lost their channel becomes an error.
-
-    Raises:
-        ConnectionResetError: The channel or connection went away meanwhile.
-    """
-    try:
-        return await asking
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ConnectionResetError("the channel is gone") from error
 
 
 class OutcomeUnknownError(Exception):

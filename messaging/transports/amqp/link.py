@@ -14,6 +14,7 @@ from messaging.errors import ConfigurationError, ConnectionLostError, MessagingE
 from messaging.transports.amqp.backoff import reconnect_delay_s
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import Node
+from messaging.transports.amqp.tasks import end
 from messaging.transports.base import LinkState
 
 __all__ = ["Link"]
@@ -105,8 +106,7 @@ class Link:
         """Close the connection and stop, within bounds."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end([task])
         if self._first is not None and not self._first.done():
             self._first.cancel()
 

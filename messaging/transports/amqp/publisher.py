@@ -23,6 +23,7 @@ from messaging.transports.amqp.channel import Parcel, PlainChannel
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import OutcomeUnknownError, blamed
 from messaging.transports.amqp.link import Link
+from messaging.transports.amqp.tasks import end
 
 __all__ = ["Publisher"]
 
@@ -149,9 +150,7 @@ class Publisher:
         for pending in tuple(self._open):
             self._give_up(pending)
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         self._queue.clear()
 
     def _enter(self, parcel: Parcel) -> _Pending:

@@ -27,6 +27,7 @@ from messaging.transports.amqp.declare import declare, look, take_lock
 from messaging.transports.amqp.errors import Node
 from messaging.transports.amqp.link import Link
 from messaging.transports.amqp.publisher import Publisher
+from messaging.transports.amqp.tasks import end
 from messaging.transports.base import Delivery, LinkState, QueueDepth, Subscription, TransportState
 
 __all__ = ["AmqpTransport"]
@@ -231,8 +232,7 @@ class AmqpTransport:
     async def _close_links(self) -> None:
         warner, self._warner = self._warner, None
         if warner is not None:
-            warner.cancel()
-            await asyncio.gather(warner, return_exceptions=True)
+            await end([warner])
         await asyncio.gather(self._publishing.aclose(), self._consuming.aclose())
         self._shown = LinkState.CLOSED
         self._was_connected = False

@@ -1,4 +1,3 @@
-import asyncio
 import socket
 import ssl
 
@@ -13,7 +12,7 @@ from messaging.errors import (
     PublishNotConfirmedError,
     TopologyConflictError,
 )
-from messaging.transports.amqp.errors import Node, Refusal, asked, blamed, connect_error, declare_error
+from messaging.transports.amqp.errors import Node, Refusal, blamed, connect_error, declare_error
 
 NODE = Node.parse("amqp://orders:s3cret@broker.example/shop")
 
@@ -163,24 +162,3 @@ class TestBlamed:
         error = blamed(reason, exchange="x", routing_key="k", size_bytes=9)
 
         assert (None if error is None else type(error)) is kind
-
-
-class TestAsked:
-    async def test_answer_passes_through(self) -> None:
-        assert await asked(asyncio.sleep(0, 5)) == 5
-
-    async def test_cancellation_by_the_client_library_is_a_lost_channel(self) -> None:
-        future = asyncio.get_running_loop().create_future()
-        future.set_exception(asyncio.CancelledError())
-
-        with pytest.raises(ConnectionResetError):
-            await asked(future)
-
-    async def test_own_cancellation_stays_one(self) -> None:
-        task = asyncio.create_task(asked(asyncio.Event().wait()))
-        await asyncio.sleep(0)
-
-        task.cancel()
-
-        with pytest.raises(asyncio.CancelledError):
-            await task

@@ -1,0 +1,229 @@
+import asyncio
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import structlog.testing
+
+from messaging.errors import ConfigurationError, ConnectionLostError, TopologyConflictError
+from messaging.transports.amqp import AmqpTransport
+from messaging.transports.amqp.consumer import AmqpSubscription
+from messaging.transports.base import LinkState
+from tests.support.waiting import eventually, holds
+from tests.transports.amqp_rig import AmqpRig
+from tests.transports.rig import LIMIT_S, Recorder, ack, depth_of, publish, to, work
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+async def transport(rig: AmqpRig) -> AmqpTransport:
+    transport = await rig.transport()
+    await transport.declare(work(rig.names))
+    return transport
+
+
+def quickened(transport: AmqpTransport) -> None:
+    """Let the liveness checks of consumers that start from now on run often."""
+    transport._around = dataclasses.replace(transport._around, check_s=0.05, count_s=0.2)
+
+
+async def delete(rig: AmqpRig, queue: str) -> None:
+    async with rig.foreigner() as channel:
+        await channel.queue_delete(queue)
+
+
+async def test_missing_queue_is_told_with_its_remedy(rig: AmqpRig, transport: AmqpTransport) -> None:
+    missing = rig.names.queue("orders", "events")
+
+    with pytest.raises(TopologyConflictError, match=rf"{missing}.*messaging topology apply"):
+        await transport.consume(missing, Recorder(), prefetch=1)
+
+    assert transport.state.problem is None
+
+
+async def test_exclusive_queue_of_another_is_told(rig: AmqpRig, transport: AmqpTransport) -> None:
+    other, name = await rig.transport(), rig.names.lock("q")
+
+    async with other.lock(name):
+        with pytest.raises((TopologyConflictError, ConfigurationError)):
+            await asyncio.wait_for(transport.consume(name, Recorder(), prefetch=1), LIMIT_S)
+
+
+async def test_deleted_queue_is_declared_again_and_consumed(rig: AmqpRig, transport: AmqpTransport) -> None:
+    queue, recorder = rig.names.queue("orders", "commands"), Recorder(settle=ack)
+    subscription = await transport.consume(queue, recorder, prefetch=10)
+    await publish(transport, to(rig.names.commands), b"before")
+    await recorder.reaches(1)
+
+    with structlog.testing.capture_logs() as logs:
+        await delete(rig, queue)
+        await eventually(lambda: not subscription.is_live, LIMIT_S)
+        await eventually(lambda: subscription.is_live, LIMIT_S)
+
+    await publish(transport, to(rig.names.commands), b"after", first=1)
+    await recorder.reaches(2)
+    assert recorder.bodies == [b"before", b"after"]
+    events = [entry["event"] for entry in logs if entry["event"].startswith("consumer.")]
+    assert events == ["consumer.lost", "consumer.restored"]
+
+
+async def test_channel_closed_under_a_consumer_is_replaced(rig: AmqpRig, transport: AmqpTransport) -> None:
+    queue, recorder = rig.names.queue("orders", "commands"), Recorder()
+    subscription = await transport.consume(queue, recorder, prefetch=10)
+    await publish(transport, to(rig.names.commands), b"held")
+    (held,) = await recorder.reaches(1)
+
+    await _channel_of(subscription).close()
+
+    await recorder.reaches(2)
+    held.ack()
+    assert recorder.deliveries[1].redelivered
+    assert transport.state.dropped_acks == 1
+    await eventually(lambda: subscription.is_live, LIMIT_S)
+    recorder.deliveries[1].ack()
+
+
+async def test_consumer_that_vanished_unnoticed_is_found_by_its_tag(rig: AmqpRig, transport: AmqpTransport) -> None:
+    quickened(transport)
+    recorder = Recorder(settle=ack)
+    subscription = await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
+
+    _channel_of(subscription).consumers.clear()
+
+    assert not subscription.is_live
+    await publish(transport, to(rig.names.commands), b"x")
+    await recorder.reaches(1)
+    assert subscription.is_live
+
+
+async def test_consumer_that_the_broker_does_not_know_is_found_by_its_count(
+    rig: AmqpRig, transport: AmqpTransport
+) -> None:
+    quickened(transport)
+    recorder = Recorder(settle=ack)
+    subscription = await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
+    channel = _channel_of(subscription)
+    (tag,) = channel.consumers
+
+    with structlog.testing.capture_logs() as logs:
+        # The broker forgets the consumer; the client goes on believing in it.
+        callback = channel.consumers[tag]
+        await channel.basic_cancel(tag)
+        channel.consumers[tag] = callback
+        assert subscription.is_live
+        await publish(transport, to(rig.names.commands), b"x")
+        await recorder.reaches(1)
+
+    reasons = [entry["reason"] for entry in logs if entry["event"] == "consumer.lost"]
+    assert reasons == ["the broker counts 0 consumers, we count 1"]
+
+
+async def test_growing_keeps_the_bound_and_what_is_unsettled(rig: AmqpRig, transport: AmqpTransport) -> None:
+    recorder = Recorder()
+    subscription = await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=2)
+    await publish(transport, to(rig.names.commands), *(b"%d" % number for number in range(10)))
+    await recorder.reaches(2)
+
+    await subscription.resize(5)
+
+    await recorder.reaches(5)
+    await holds(lambda: len(recorder) == 5, what="five unsettled deliveries are the bound")
+    for delivery in list(recorder.deliveries):
+        delivery.ack()
+    await recorder.reaches(10)
+    for delivery in recorder.deliveries:
+        delivery.ack()
+    assert recorder.bodies == [b"%d" % number for number in range(10)]
+    assert not any(delivery.redelivered for delivery in recorder.deliveries)
+    assert transport.state.dropped_acks == 0
+
+
+async def test_resizing_to_the_same_changes_nothing(rig: AmqpRig, transport: AmqpTransport) -> None:
+    recorder = Recorder()
+    subscription = await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=2)
+    channel = _channel_of(subscription)
+
+    await subscription.resize(2)
+
+    assert _channel_of(subscription) is channel
+
+
+async def test_resizing_without_a_connection_holds_from_the_next_one_on(rig: AmqpRig, transport: AmqpTransport) -> None:
+    queue, recorder = rig.names.queue("orders", "commands"), Recorder()
+    subscription = await transport.consume(queue, recorder, prefetch=10)
+    rig.proxy_of(transport).refuse()
+    await eventually(lambda: transport.state.link is LinkState.CONNECTING, LIMIT_S)
+
+    await asyncio.wait_for(subscription.resize(1), 1.0)
+
+    await publish(await rig.transport(), to(rig.names.commands), b"a", b"b", b"c")
+    await rig.proxy_of(transport).open()
+    await recorder.reaches(1, 2 * LIMIT_S)
+    await holds(lambda: len(recorder) == 1, what="one at a time from now on")
+
+
+async def test_cancelled_consumer_settles_what_it_has(rig: AmqpRig, transport: AmqpTransport) -> None:
+    queue, recorder = rig.names.queue("orders", "commands"), Recorder()
+    subscription = await transport.consume(queue, recorder, prefetch=2)
+    await publish(transport, to(rig.names.commands), b"a", b"b", b"c", b"d")
+    await recorder.reaches(2)
+
+    await subscription.cancel()
+    await subscription.cancel()
+    for delivery in recorder.deliveries:
+        delivery.ack()
+    await transport.aclose()
+
+    assert not subscription.is_live
+    assert len(recorder) == 2
+    assert await depth_of(await rig.transport(), queue) == 2
+
+
+async def test_cancelling_while_the_link_is_down_is_quick(rig: AmqpRig, transport: AmqpTransport) -> None:
+    subscription = await transport.consume(rig.names.queue("orders", "commands"), Recorder(), prefetch=2)
+    rig.proxy_of(transport).refuse()
+    await eventually(lambda: transport.state.link is LinkState.CONNECTING, LIMIT_S)
+
+    await asyncio.wait_for(subscription.cancel(), 3.0)
+
+    assert not subscription.is_live
+
+
+async def test_consumer_that_starves_is_shown_in_the_state(rig: AmqpRig, transport: AmqpTransport) -> None:
+    queue = rig.names.queue("orders", "commands")
+    subscription = await transport.consume(queue, Recorder(), prefetch=2)
+    assert transport.state.problem is None
+
+    await subscription.cancel()
+
+    assert queue in (transport.state.problem or "")
+
+
+async def test_consuming_without_a_connection_says_so(rig: AmqpRig, transport: AmqpTransport) -> None:
+    await transport.aclose()
+
+    with pytest.raises(ConnectionLostError):
+        await transport.consume(rig.names.queue("orders", "commands"), Recorder(), prefetch=2)
+
+
+@pytest.mark.parametrize("key", [b"\xff\xfe", "ü".encode()])
+async def test_stranger_with_invalid_names_stops_nobody(rig: AmqpRig, transport: AmqpTransport, key: bytes) -> None:
+    recorder = Recorder(settle=ack)
+    await transport.declare(work(rig.names, pattern="#"))
+    await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
+    spoil: Callable[[bytes], bytes] = lambda data: data.replace(b"@@@@", b"\xff\xfe\xfd\xfc").replace(b"??", key)  # noqa: E731
+
+    await rig.inject_spoiled(rig.names.commands, "dead.??", b"junk", message_id="@@@@", spoil=spoil)
+    await publish(transport, to(rig.names.commands), b"good")
+
+    await recorder.reaches(2)
+    assert recorder.bodies == [b"junk", b"good"]
+    assert recorder.deliveries[0].message_id is None
+    assert transport.state.link is LinkState.CONNECTED
+
+
+def _channel_of(subscription: object):  # type: ignore[no-untyped-def]
+    assert isinstance(subscription, AmqpSubscription)
+    assert subscription._feed is not None
+    return subscription._feed.channel._channel
