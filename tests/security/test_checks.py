@@ -301,3 +301,12 @@ def test_steps_one_to_three_need_no_bundle(realm: Realm) -> None:
     checks = Checks(store, NAMES, ambient=realm.clock.ambient, suites=frozenset({1}))
 
     assert checks.parse(realm.sealed()).header.name == "orders.place_order"
+
+
+def test_every_message_of_every_batch_verifies(realm: Realm) -> None:
+    sealer, opener = realm.sealer("users"), realm.opener("orders")
+    unsigned = [sealer.prepare(realm.envelope(), routing_key=ORDER) for _ in range(128)]
+
+    for size in range(1, 129):
+        for at, body in enumerate(sealer.sign(unsigned[:size])):
+            assert opener.verify(body, kinds=EVERY_KIND).leaf == unsigned[at].leaf
