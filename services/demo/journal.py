@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +22,14 @@ def journal_file(folder: Path) -> Path:
 
 @contextmanager
 def keep_journal(folder: Path) -> Iterator[None]:
-    """Write this process's log to its file for the time of the block, one JSON object per line."""
+    """Write this process's log to its file for the time of the block, one JSON object per line.
+
+    What libraries log goes to a file beside it: nothing but the story belongs on the terminal.
+    """
     file = journal_file(folder)
     file.parent.mkdir(parents=True, exist_ok=True)
+    libraries = logging.FileHandler(file.with_name("libraries.log"))
+    logging.basicConfig(handlers=[libraries], level=logging.INFO, force=True)
     # Line by line, because the story reads it while it is written.
     with file.open("a", buffering=1) as stream:
         structlog.configure(
@@ -40,6 +46,8 @@ def keep_journal(folder: Path) -> Iterator[None]:
             yield
         finally:
             structlog.reset_defaults()
+            logging.getLogger().removeHandler(libraries)
+            libraries.close()
 
 
 async def log_lines(file: Path, *, message_id: str) -> AsyncIterator[dict[str, Any]]:

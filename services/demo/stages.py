@@ -128,15 +128,17 @@ async def _processes(broker: FoundBroker, folder: Path) -> AsyncIterator[Stage]:
     acting = (users, brisk_orders, gateway, audience.service)
     contracts = {service.name: Contract(handles=service.subscriptions) for service in acting}
     init_development(folder / "keys", contracts, ambient=real_ambient(), operator=OPERATOR.removeprefix("ops:"))
-    async with AsyncExitStack() as stack:
+    # Whoever still listened would have its queues made again, so they are taken away after everybody has stopped.
+    async with AsyncExitStack() as last, AsyncExitStack() as stack:
+        # First: a broker that cannot be reached is told at once, by this process, in one line.
+        await stack.enter_async_context(audience.service)
         if broker.is_shared:
-            stack.push_async_callback(take_away, settings, [(name, c.handles) for name, c in contracts.items()])
+            last.push_async_callback(take_away, settings, [(name, c.handles) for name, c in contracts.items()])
         port = free_port()
         programs = stack.enter_context(_running(_programs(settings, folder, gateway_port=port)))
         async with asyncio.TaskGroup() as group:
             for program in programs.values():
                 group.create_task(program.ready())
-        await stack.enter_async_context(audience.service)
         yield _ProcessStage(settings, base_url=f"http://{_HOST}:{port}", programs=programs, audience=audience)
 
 
@@ -235,6 +237,8 @@ async def _served(service: Service, *, port: int) -> AsyncIterator[None]:
             yield
         finally:
             server.should_exit = True
+            # Here rather than in the group, which would cancel it when the demo is interrupted.
+            await asyncio.wait({serving})
 
 
 class _QuietServer(uvicorn.Server):
