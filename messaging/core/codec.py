@@ -1,24 +1,27 @@
 """Payload ⇄ bytes: msgpack (default) or JSON. Decoding is bounded and strict; failures are `InvalidPayloadError`.
 
-msgpack payloads are maps of plain values; what msgpack does not know (UUID, datetime, Decimal, sets) travels as the
-text or list that pydantic reads back.
+Payloads are maps of plain values under the names of the fields, never their aliases. What an encoding does not know
+(UUID, datetime, Decimal, sets) travels as the text or list that pydantic reads back; JSON, which knows no bytes,
+carries them as `{"$bytes": "<base64>"}`.
 """
 
+import base64
 import dataclasses
 import json
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from pathlib import PurePath
-from typing import Any, Final, TypeVar, cast, get_type_hints
+from typing import Any, Final, TypeVar, cast, get_args, get_type_hints
 from uuid import UUID
 
 import msgpack
-from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import to_jsonable_python
+from pydantic_core.core_schema import ErrorType
 
 from messaging.core.envelope import CODEC_JSON, CODEC_MSGPACK
 from messaging.core.message import Message
@@ -31,6 +34,8 @@ __all__ = [
     "decode_value",
     "encode_model",
     "encode_value",
+    "pack_plain",
+    "plain_of",
     "unpack",
 ]
 
@@ -38,6 +43,7 @@ PAYLOAD_MAX_BYTES: Final = 4 * 1024 * 1024
 
 F = TypeVar("F", bound=RemoteFailure)
 M = TypeVar("M", bound=Message)
+V = TypeVar("V")
 
 
 def encode_model(message: Message, codec: int, *, max_bytes: int = PAYLOAD_MAX_BYTES) -> bytes:
@@ -47,7 +53,7 @@ def encode_model(message: Message, codec: int, *, max_bytes: int = PAYLOAD_MAX_B
         MessageTooLargeError: the payload is beyond `max_bytes`.
         InvalidPayloadError: a value has no encoding.
     """
-    return _pack(message.model_dump(mode="python"), codec, what=type(message).__name__, max_bytes=max_bytes)
+    return _pack(lambda: _dumped(message), codec, what=type(message).__name__, max_bytes=max_bytes)
 
 
 def encode_value(adapter: TypeAdapter[Any], value: Any, codec: int, *, max_bytes: int = PAYLOAD_MAX_BYTES) -> bytes:
@@ -58,10 +64,10 @@ def encode_value(adapter: TypeAdapter[Any], value: Any, codec: int, *, max_bytes
         MessageTooLargeError: the reply is beyond `max_bytes`.
     """
     try:
-        plain = adapter.dump_python(adapter.validate_python(value), mode="python")
+        answer = adapter.validate_python(value)
     except ValidationError as error:
         raise InvalidPayloadError(f"the handler's answer does not fit its type: {describe(error)}") from None
-    return _pack({"ok": plain}, codec, what="reply", max_bytes=max_bytes)
+    return _pack(lambda: {"ok": adapter.dump_python(answer, by_alias=False)}, codec, what="reply", max_bytes=max_bytes)
 
 
 def pack_plain(plain: Any, codec: int) -> bytes:
@@ -70,7 +76,16 @@ def pack_plain(plain: Any, codec: int) -> bytes:
     Raises:
         InvalidPayloadError: a value has no encoding.
     """
-    return _pack(plain, codec, what="reply", max_bytes=PAYLOAD_MAX_BYTES)
+    return _pack(lambda: plain, codec, what="reply", max_bytes=PAYLOAD_MAX_BYTES)
+
+
+def plain_of(value: Any) -> Any:
+    """Return a value as plain values that every codec takes: what a receiver would unpack.
+
+    Raises:
+        InvalidPayloadError: it has no encoding.
+    """
+    return unpack(pack_plain(value, CODEC_MSGPACK), CODEC_MSGPACK)
 
 
 def decode_model(model: type[M], payload: bytes, codec: int) -> M:
@@ -79,13 +94,8 @@ def decode_model(model: type[M], payload: bytes, codec: int) -> M:
     Raises:
         InvalidPayloadError: no valid encoding, or it does not fit the model.
     """
-    plain = unpack(payload, codec)
-    try:
-        return model.model_validate(plain, extra="ignore")
-    except ValidationError as error:
-        raise InvalidPayloadError(f"{model.__name__}: {describe(error)}") from None
-    except RecursionError:
-        raise InvalidPayloadError(f"{model.__name__}: the payload is nested too deeply") from None
+    validate = partial(model.model_validate, **_AS_SENT)
+    return _received(validate, unpack(payload, codec), what=model.__name__)
 
 
 def decode_value(adapter: TypeAdapter[Any], plain: Any) -> Any:
@@ -94,10 +104,7 @@ def decode_value(adapter: TypeAdapter[Any], plain: Any) -> Any:
     Raises:
         InvalidPayloadError: it does not fit.
     """
-    try:
-        return adapter.validate_python(plain, extra="ignore")
-    except ValidationError as error:
-        raise InvalidPayloadError(f"the answer does not fit its type: {describe(error)}") from None
+    return _received(partial(adapter.validate_python, **_AS_SENT), plain, what="the answer does not fit its type")
 
 
 def decode_failure(failure: type[F], values: Mapping[str, Any]) -> F:
@@ -117,10 +124,16 @@ def decode_failure(failure: type[F], values: Mapping[str, Any]) -> F:
 def _fields_model(failure: type[RemoteFailure]) -> type[BaseModel]:
     hints = get_type_hints(failure)
     wanted: dict[str, Any] = {
-        field.name: (hints[field.name], ... if field.default is MISSING else field.default)
+        field.name: (hints[field.name], _default_of(field))
         for field in dataclasses.fields(failure)  # type: ignore[arg-type]
     }
     return create_model(f"{failure.__name__}Fields", **wanted)
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return Field(default_factory=field.default_factory)
+    return ... if field.default is MISSING else field.default
 
 
 def unpack(payload: bytes, codec: int) -> Any:
@@ -134,7 +147,8 @@ def unpack(payload: bytes, codec: int) -> Any:
         raise InvalidPayloadError(f"codec {codec} is not known here; known are msgpack (0) and JSON (1)")
     try:
         return decode(payload)
-    # RecursionError: JSON nesting; the others are what msgpack and json raise on bad bytes.
+    # RecursionError: JSON nesting; the others are what msgpack and json raise on bad bytes. Their words may quote the
+    # payload and are not repeated.
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise InvalidPayloadError(f"the payload is no valid {_CODEC_NAMES[codec]} ({type(error).__name__})") from None
 
@@ -148,8 +162,10 @@ def describe(error: ValidationError) -> str:
 
 
 _SHOWN_PROBLEMS: Final = 5
-# Messages of these types repeat text that a validator of the user's chose, which may hold input.
-_SPOKEN_BY_USERS: Final = frozenset({"value_error", "assertion_error"})
+# Messages of these types repeat input, or text that a validator of the user's chose, which may hold input. Types that
+# pydantic does not know are a user's own as well.
+_REPEATING_INPUT: Final = frozenset({"value_error", "assertion_error", "union_tag_invalid", "get_attribute_error"})
+_SPOKEN_BY_PYDANTIC: Final = frozenset(get_args(ErrorType)) - _REPEATING_INPUT
 
 
 def _place(problem: Any) -> str:
@@ -159,14 +175,42 @@ def _place(problem: Any) -> str:
 
 
 def _message(problem: Any) -> str:
-    return str(problem["type"] if problem["type"] in _SPOKEN_BY_USERS else problem["msg"])
+    return str(problem["msg"] if problem["type"] in _SPOKEN_BY_PYDANTIC else problem["type"])
 
 
-def _pack(plain: Any, codec: int, *, what: str, max_bytes: int) -> bytes:
+# Names of fields as `_dumped` wrote them; and lax even where a model is strict, for a UUID travels as text.
+_AS_SENT: Final[Mapping[str, Any]] = {"by_alias": False, "by_name": True, "strict": False}
+
+
+def _dumped(message: Message) -> Any:
+    return message.model_dump(mode="python", by_alias=False)
+
+
+def _received(validate: Callable[..., V], plain: Any, *, what: str) -> V:
+    """Validate; what a model forbids when it is constructed is ignored on receipt, so adding a field is compatible."""
     try:
-        packed: bytes = _ENCODERS[codec](plain)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidPayloadError(f"{what} cannot be encoded as {_CODEC_NAMES[codec]}: {error}") from None
+        try:
+            return validate(plain)
+        except ValidationError as error:
+            unknown = {problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"}
+            if not unknown:
+                raise
+        if isinstance(plain, dict) and all(len(place) == 1 for place in unknown):
+            # The usual case, kept apart because extra="ignore" reaches models within that allow extra fields, too.
+            return validate({name: value for name, value in plain.items() if (name,) not in unknown})
+        return validate(plain, extra="ignore")
+    except ValidationError as error:
+        raise InvalidPayloadError(f"{what}: {describe(error)}") from None
+    except RecursionError:
+        raise InvalidPayloadError(f"{what}: nested too deeply") from None
+
+
+def _pack(make: Callable[[], Any], codec: int, *, what: str, max_bytes: int) -> bytes:
+    try:
+        packed: bytes = _ENCODERS[codec](make())
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        reason = "it holds text that is no Unicode" if isinstance(error, UnicodeError) else str(error)
+        raise InvalidPayloadError(f"{what} cannot be encoded as {_CODEC_NAMES[codec]}: {reason}") from None
     if len(packed) > max_bytes:
         raise MessageTooLargeError(
             f"{what} has {len(packed)} bytes, the cap is {max_bytes}: send a reference to the content instead"
@@ -186,10 +230,9 @@ _PLAIN: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...]] 
     (UUID, str),
     ((datetime, date, time), lambda value: value.isoformat()),
     (Decimal, str),
-    (timedelta, lambda value: value.total_seconds()),
     (Enum, lambda value: value.value),
     ((set, frozenset), list),
-    (BaseModel, lambda value: value.model_dump(mode="python")),
+    (BaseModel, lambda value: value.model_dump(mode="python", by_alias=False)),
     (PurePath, str),
 )
 
@@ -204,9 +247,42 @@ def _decode_msgpack(payload: bytes) -> Any:
 
 
 def _encode_json(plain: Any) -> bytes:
-    return json.dumps(to_jsonable_python(plain, bytes_mode="base64"), allow_nan=False, separators=(",", ":")).encode()
+    tagged = to_jsonable_python(_with_tags(plain), by_alias=False, fallback=_plain)
+    return json.dumps(tagged, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _decode_json(payload: bytes) -> Any:
+    return json.loads(payload, object_hook=_without_tag, parse_constant=_refuse_constant)
+
+
+_BYTES_TAG: Final = "$bytes"
+
+
+def _with_tags(plain: Any) -> Any:
+    """Replace bytes by their tag, however deep they lie."""
+    if isinstance(plain, bytes | bytearray | memoryview):
+        return {_BYTES_TAG: base64.b64encode(plain).decode()}
+    if isinstance(plain, Mapping):
+        if _BYTES_TAG in plain:
+            raise ValueError(f"the key {_BYTES_TAG} is reserved for bytes")
+        return {key: _with_tags(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple | set | frozenset):
+        return [_with_tags(value) for value in plain]
+    return plain
+
+
+def _without_tag(plain: dict[str, Any]) -> Any:
+    tagged = plain.get(_BYTES_TAG)
+    if len(plain) != 1 or not isinstance(tagged, str):
+        return plain
+    return base64.b64decode(tagged, validate=True)
+
+
+def _refuse_constant(text: str) -> Any:
+    """Refuse NaN and the infinities, which Python's reader takes and JSON does not know."""
+    raise ValueError(f"{text} is no JSON")
 
 
 _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {CODEC_MSGPACK: _encode_msgpack, CODEC_JSON: _encode_json}
-_DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {CODEC_MSGPACK: _decode_msgpack, CODEC_JSON: json.loads}
+_DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {CODEC_MSGPACK: _decode_msgpack, CODEC_JSON: _decode_json}
 _CODEC_NAMES: Final = {CODEC_MSGPACK: "msgpack", CODEC_JSON: "JSON"}

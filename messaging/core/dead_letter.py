@@ -95,7 +95,8 @@ class Selection:
         handles = [letter.id]
         if letter.message_id is not None:
             handles += [str(letter.message_id), letter.message_id.hex]
-        return any(handle.startswith(wanted) for wanted in self.ids for handle in handles)
+        # An empty beginning would select everything: never what somebody who names ids means.
+        return any(wanted and handle.startswith(wanted) for wanted in self.ids for handle in handles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,17 +6,17 @@ never at the cost of the error and its reason (docs/failure.md).
 """
 
 import hashlib
-import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from messaging.core.codec import describe
-from messaging.core.envelope import Envelope
+from messaging.core.codec import describe, pack_plain, plain_of
+from messaging.core.envelope import CODEC_MSGPACK, Envelope
 from messaging.errors import (
     InvalidPayloadError,
     MessagingError,
@@ -33,6 +33,8 @@ CAUSE_MAX_CHARS: Final = 200
 TRACE_MAX_BYTES: Final = 10_000
 CHAIN_MAX: Final = 8
 FAULT_MAX_BYTES: Final = 16 * 1024
+_TRACE_MIN_BYTES: Final = 200
+_CUT: Final = "\n… cut …\n"
 
 
 class Cause(BaseModel):
@@ -119,11 +121,16 @@ class Fault(BaseModel):
 
     def to_map(self) -> dict[str, Any]:
         """Return plain values for the wire, with the format's number, within the budget of 16 KiB."""
-        plain: dict[str, Any] = {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}
-        for dispensable in ("trace", "fields", "chain"):
-            if len(json.dumps(plain)) <= FAULT_MAX_BYTES:
+        plain: dict[str, Any] = {"format": self.format, **self.model_dump(exclude_defaults=True)}
+        trace = plain.pop("trace", "")
+        for dispensable in ("fields", "chain"):
+            if _size_bytes(plain) <= FAULT_MAX_BYTES:
                 break
             plain.pop(dispensable, None)
+        # 16: the key and the length that the trace brings with it.
+        room = FAULT_MAX_BYTES - _size_bytes(plain) - 16
+        if trace and room >= _TRACE_MIN_BYTES:
+            plain["trace"] = _cut_from_the_middle(trace, room)
         return plain
 
     @classmethod
@@ -157,11 +164,19 @@ def _qualified(kind: type[BaseException]) -> str:
 def _reason_of(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return describe(error)
-    return str(error) or type(error).__name__
+    # Not `str(error)`: an exception may fail to say its own words, and a fault must come of it all the same.
+    words = str(traceback.TracebackException(type(error), error, None, compact=True))
+    return words.encode(errors="replace").decode() or type(error).__name__
 
 
 def _fields_of(error: BaseException) -> dict[str, Any]:
-    return dict(error.fields()) if isinstance(error, RemoteFailure) else {}
+    if not isinstance(error, RemoteFailure):
+        return {}
+    try:
+        return cast("dict[str, Any]", plain_of(error.fields()))
+    except InvalidPayloadError:
+        # What no codec takes cannot reach the caller as a field; the error and its words still do.
+        return {}
 
 
 def _is_permanent(error: BaseException) -> bool:
@@ -174,31 +189,42 @@ def _is_permanent(error: BaseException) -> bool:
 
 
 def _chain_of(error: BaseException) -> tuple[Cause, ...]:
-    links: list[Cause] = []
-    seen = {id(error)}
-    step = _cause_of(error)
-    while step is not None and id(step) not in seen and len(links) < CHAIN_MAX:
-        seen.add(id(step))
-        links.append(Cause(error=_name_of(step)[:200], reason=_reason_of(step)[:CAUSE_MAX_CHARS]))
-        step = _cause_of(step)
-    return tuple(links)
+    causes = islice(_causes_of(error, seen={id(error)}), CHAIN_MAX)
+    return tuple(Cause(error=_name_of(cause)[:200], reason=_reason_of(cause)[:CAUSE_MAX_CHARS]) for cause in causes)
 
 
-def _cause_of(error: BaseException) -> BaseException | None:
+def _causes_of(error: BaseException, *, seen: set[int]) -> Iterator[BaseException]:
+    """Yield the causes, nearest first; of a group its members come before what the group itself was raised from."""
+    near = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
     if error.__cause__ is not None:
-        return error.__cause__
-    return None if error.__suppress_context__ else error.__context__
+        near.append(error.__cause__)
+    elif error.__context__ is not None and not error.__suppress_context__:
+        near.append(error.__context__)
+    for cause in near:
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            yield from _causes_of(cause, seen=seen)
 
 
 def _trace_of(trace: TracebackType | None) -> str:
     frames = traceback.extract_tb(trace)
     # Only places: a source line may hold a literal secret, a frame's locals hold payload.
     lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
-    text = "\n".join(lines)
-    if len(text.encode()) <= TRACE_MAX_BYTES:
+    return _cut_from_the_middle("\n".join(lines), TRACE_MAX_BYTES)
+
+
+def _cut_from_the_middle(text: str, max_bytes: int) -> str:
+    """Return the text, or its beginning and end, in at most so many bytes: both ends of a trace tell the most."""
+    raw = text.encode()
+    if len(raw) <= max_bytes:
         return text
-    half = TRACE_MAX_BYTES // 2
-    return f"{text[:half]}\n… {len(lines)} frames, cut …\n{text[-half:]}"
+    half = (max_bytes - len(_CUT.encode())) // 2
+    return raw[:half].decode(errors="ignore") + _CUT + raw[-half:].decode(errors="ignore")
+
+
+def _size_bytes(plain: Mapping[str, Any]) -> int:
+    return len(pack_plain(plain, CODEC_MSGPACK))
 
 
 def _fingerprint_of(error: BaseException) -> str:

@@ -98,6 +98,8 @@ class Message(BaseModel):
         super().__pydantic_init_subclass__(**config)
         if cls.model_config.get("frozen") is not True:
             raise ConfigurationError(f"{cls.__name__}: messages are frozen; remove frozen=False")
+        if not isinstance(raises, tuple | list):
+            raise ConfigurationError(f"{cls.__name__}: raises= takes a tuple of classes, such as raises=(OutOfStock,)")
         if name is None:
             cls.__contract__ = None
             return
@@ -167,7 +169,7 @@ def _contract(
 def _reply_adapter(cls: type[Message]) -> TypeAdapter[Any]:
     for base in cls.__mro__:
         metadata = getattr(base, "__pydantic_generic_metadata__", None)
-        if metadata and metadata["origin"] is Request and metadata["args"]:
+        if metadata and metadata["origin"] is Request and not isinstance(metadata["args"][0], str | TypeVar):
             return TypeAdapter(metadata["args"][0])
     raise ConfigurationError(f"{cls.__name__}: say what the answer is: class {cls.__name__}(Request[Answer], …)")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from messaging.core.fault import Fault
-from messaging.errors import ConfigurationError
+from messaging.errors import ConfigurationError, HandlerSignal
 
 __all__ = ["Ack", "Bury", "Defer", "Refuse", "Retry", "RetryPolicy", "Skip", "Verdict"]
 
@@ -103,7 +103,12 @@ class RetryPolicy:
         return tuple(round(delay * 1000) for delay in self.delays_s)
 
     def is_permanent(self, error: BaseException) -> bool | None:
-        """Return what the policy declares of an exception; None when it declares nothing."""
+        """Return what the policy declares of an exception; None when it declares nothing.
+
+        `Reject` and `RetryLater` are a handler's own decision: no declared class, however broad, overrides them.
+        """
+        if isinstance(error, HandlerSignal):
+            return None
         if isinstance(error, self.permanent):
             return True
         return False if isinstance(error, self.transient) else None
@@ -138,13 +143,13 @@ class RetryPolicy:
         """
         if fault.permanent:
             return Bury(reason="permanent")
-        if fault.attempts >= self.attempts or (fault.attempts > self.immediate and not self.delays_s):
+        if fault.attempts >= self.attempts:
             return Bury(reason=f"{fault.attempts} attempts")
-        if fault.retry_after_s is not None:
+        if fault.retry_after_s is not None and self.delays_s:
             return Retry(delay_s=self._rung_for(fault.retry_after_s))
         in_process = fault.attempts <= self.immediate
         return Retry(delay_s=self.delay_s(fault.attempts, jitter=jitter), in_process=in_process)
 
     def _rung_for(self, wish_s: float) -> float:
         """Return the first rung that is not shorter than the wish, or the longest."""
-        return next((delay for delay in self.delays_s if delay >= wish_s), self.delays_s[-1] if self.delays_s else 0.0)
+        return next((delay for delay in self.delays_s if delay >= wish_s), self.delays_s[-1])

@@ -25,6 +25,14 @@ QUARANTINE_MAX_MESSAGES: Final = 1_000
 QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
 REPLIES_EXPIRE_MS: Final = 30 * 60_000
 
+_SHARED_EXCHANGES: Final = {
+    Kind.COMMAND: "commands",
+    Kind.EVENT: "events",
+    Kind.REQUEST: "requests",
+    Kind.REPLY: "replies",
+    Kind.FAULT: "dead",
+}
+
 Argument = str | int
 _Item = TypeVar("_Item")
 
@@ -140,19 +148,9 @@ class Names:
 
     def exchange_of(self, kind: Kind, audience: str) -> str:
         """Return the exchange where a message of this kind is first published (docs/spec.md, table of kinds)."""
-        match kind:
-            case Kind.COMMAND:
-                return self.commands
-            case Kind.EVENT:
-                return self.events
-            case Kind.REQUEST:
-                return self.requests
-            case Kind.REPLY:
-                return self.replies
-            case Kind.FAULT:
-                return self.dead
-            case Kind.REPLAY:
-                return self.return_exchange(audience)
+        if kind is Kind.REPLAY:
+            return self.return_exchange(audience)
+        return f"{self.namespace}.{_SHARED_EXCHANGES[kind]}"
 
     # Exchanges and queues of one service.
 

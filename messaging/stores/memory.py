@@ -6,7 +6,7 @@ idempotent, or use a durable inbox.
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Final
 
 from messaging.core.ambient import Ambient
@@ -55,6 +55,7 @@ class MemoryInbox:
         row = self._rows.get(key)
         decision = self._judge(row, leaf)
         if decision is not Decision.RUN:
+            # Also for other bytes: a caller that repeats a request under its id seals it anew.
             return Reservation(key=key, decision=decision, reply=None if row is None else row.reply)
         return self._lease(key, leaf, lease_s)
 
@@ -76,8 +77,9 @@ class MemoryInbox:
         decision = self._judge(self._rows.get(key), leaf, replaying)
         if decision is not Decision.RUN:
             return Reservation(key=key, decision=decision)
-        self._lease(outer, outer_leaf, lease_s)
+        # The original first: once leased it cannot be pushed out by the wrapper's row.
         reservation = self._lease(key, leaf, lease_s)
+        self._lease(outer, outer_leaf, lease_s)
         return Reservation(key=key, decision=Decision.RUN, token=reservation.token, outer=outer)
 
     async def complete(self, reservation: Reservation, *, reply: bytes | None = None) -> bool:
@@ -93,15 +95,15 @@ class MemoryInbox:
 
     async def release(self, reservation: Reservation) -> bool:
         """Give the lease back; a replayed original is `failed` again until its wrapper returns."""
-        row = self._rows.get(reservation.key)
-        if row is None or row.token != reservation.token:
+        row = self._held(reservation)
+        if row is None:
             return False
         if reservation.outer is not None:
-            self._rows.pop(reservation.outer, None)
+            self._forget(reservation.outer)
         if row.previous is RowState.ABSENT:
             self._forget(reservation.key)
         else:
-            row.state, row.token = row.previous, None
+            self._end(reservation.key, row, row.previous)
         return True
 
     def _judge(self, row: _Row | None, leaf: bytes, replaying: Replaying | None = None) -> Decision:
@@ -112,28 +114,38 @@ class MemoryInbox:
     def _state_of(self, row: _Row) -> RowState:
         if self._ambient.monotonic_s() < row.until_s:
             return row.state
-        return RowState.LEASE_EXPIRED if row.state is RowState.LEASED else RowState.ABSENT
+        if row.state is not RowState.LEASED:
+            return RowState.ABSENT
+        # The lease of a replay that never ended leaves what it was taken on: raw bytes that failed stay failed.
+        return RowState.LEASE_EXPIRED if row.previous is RowState.ABSENT else row.previous
 
     def _lease(self, key: InboxKey, leaf: bytes, lease_s: float) -> Reservation:
         token = next(self._tokens)
         before = self._rows.get(key)
-        previous = RowState.ABSENT
-        if before is not None:
-            previous = before.previous if before.state is RowState.LEASED else before.state
+        seen = RowState.ABSENT if before is None else self._state_of(before)
+        previous = seen if seen in (RowState.DONE, RowState.FAILED) else RowState.ABSENT
         self._forget(key)
-        self._rows[key] = _Row(leaf, RowState.LEASED, token, self._ambient.monotonic_s() + lease_s, previous)
         self._evict()
+        self._rows[key] = _Row(leaf, RowState.LEASED, token, self._ambient.monotonic_s() + lease_s, previous)
         return Reservation(key=key, decision=Decision.RUN, token=token)
 
     def _settle(self, reservation: Reservation, state: RowState) -> bool:
-        row = self._rows.get(reservation.key)
-        if row is None or row.token != reservation.token:
+        row = self._held(reservation)
+        if row is None:
             return False
-        row.state, row.token, row.until_s = state, None, self._ambient.monotonic_s() + self._ttl_s
-        self._rows.move_to_end(reservation.key)
+        self._end(reservation.key, row, state)
         if reservation.outer is not None and (outer := self._rows.get(reservation.outer)) is not None:
-            outer.state, outer.token, outer.until_s = RowState.DONE, None, row.until_s
+            self._end(reservation.outer, outer, RowState.DONE)
         return True
+
+    def _held(self, reservation: Reservation) -> _Row | None:
+        """Return the row if the reservation's lease is still its own."""
+        row = self._rows.get(reservation.key)
+        return None if row is None or row.token is None or row.token != reservation.token else row
+
+    def _end(self, key: InboxKey, row: _Row, state: RowState) -> None:
+        row.state, row.token, row.until_s = state, None, self._ambient.monotonic_s() + self._ttl_s
+        self._rows.move_to_end(key)
 
     def _keep(self, row: _Row, reply: bytes) -> None:
         if self._reply_bytes + len(reply) <= KEPT_REPLIES_MAX_BYTES:
@@ -141,19 +153,17 @@ class MemoryInbox:
             self._reply_bytes += len(reply)
 
     def _evict(self) -> None:
-        """Drop what is too old or too many, oldest first; a live lease is never dropped."""
+        """Make room for one row: drop what is too old or too many, oldest first; a live lease is never dropped."""
         now = self._ambient.monotonic_s()
-        for _ in range(_EVICTIONS_PER_ROW):
-            key, row = next(iter(self._rows.items()))
-            too_many = len(self._rows) > self._max_ids
-            if row.until_s > now and not too_many:
+        for key in list(islice(self._rows, _EVICTIONS_PER_ROW)):
+            row = self._rows[key]
+            is_alive = row.until_s > now
+            if is_alive and len(self._rows) < self._max_ids:
                 return
-            if row.state is RowState.LEASED and row.until_s > now:
+            if is_alive and row.state is RowState.LEASED:
                 self._rows.move_to_end(key)
-                continue
-            self._forget(key)
-            if not self._rows:
-                return
+            else:
+                self._forget(key)
 
     def _forget(self, key: InboxKey) -> None:
         row = self._rows.pop(key, None)
