@@ -7,6 +7,7 @@ that its kind demands, and the shortest encoding, which is checked by encoding a
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from messaging.core.envelope import Kind
@@ -33,6 +34,7 @@ ID_BYTES: Final = 16
 HASH_BYTES: Final = 32
 ROUTE_MAX: Final = 255
 EXTENSIONS_MAX: Final = 16
+ADDRESSES_MAX: Final = 2_048
 EXTENSION_KEY_MAX: Final = 32
 EXTENSION_VALUE_MAX: Final = 256
 LIFETIME_MAX_MS: Final = 30 * 24 * 3_600_000
@@ -185,6 +187,9 @@ def parse_header(raw: bytes, *, names: Names, suites: frozenset[int]) -> Header:
     return Header(address, name, version, mid, iat, exp, corr, bind, rto, salt, cmt, ext)
 
 
+# A pure function of a few hashable fields that repeat from message to message: two parties, one type. Errors are not
+# kept, and a flood of made-up names can only push entries out.
+@lru_cache(maxsize=ADDRESSES_MAX)
 def check_address(address: Address, names: Names) -> tuple[str, int]:
     """Check that the address fields fit each other by the table of kinds; used alike by sender and receiver.
 

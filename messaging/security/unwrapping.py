@@ -33,6 +33,7 @@ KEY_AGE_MAX_MS: Final = 15 * 60_000
 class _Known:
     key: DataKey
     made_at_ms: int
+    block_digest: bytes
     has_escrow: bool
 
 
@@ -72,9 +73,7 @@ class Unwrapping:
             raise DecryptionError("the key commitment does not hold", disposition=Disposition.CONTENT)
         if place is not None:
             self._known.put(place, known, owner=verified.sender, now_s=now_s)
-        plaintext = suite.aead_open(
-            content_key, parts.content, block_digest=suite.sha256(parts.block), header=parts.header
-        )
+        plaintext = suite.aead_open(content_key, parts.content, block_digest=known.block_digest, header=parts.header)
         return parse_content(plaintext)
 
     def _cached(self, verified: Verified, bundle: TrustBundle, now_s: float) -> _Known | None:
@@ -101,7 +100,8 @@ class Unwrapping:
             made_at_ms=block.made_at_ms,
         )
         secret = key.unwrap(row.wrapped, info)
-        return _Known(DataKey(secret), block.made_at_ms, block.has(OPS_GROUP)), row.rkid
+        digest = suite.sha256(verified.parts.block)
+        return _Known(DataKey(secret), block.made_at_ms, digest, block.has(OPS_GROUP)), row.rkid
 
     def _row(self, block: KeyBlock, verified: Verified, bundle: TrustBundle) -> tuple[Row, DecryptionKey]:
         identity = self._keyring.service
