@@ -3,7 +3,6 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    "tests.support.waiting",
     "tests.transports.rig",
     "tests.transports.conformance_delivery",
     "tests.transports.conformance_expiry",
