@@ -111,6 +111,8 @@ class Sealer:
             ConfigurationError: The envelope contradicts itself, or the bundle lacks a key.
             MessageTooLargeError: The payload is beyond the cap.
         """
+        if envelope.sender != self._keyring.service:
+            raise ConfigurationError(f"{self._keyring.service!r} cannot seal a message of {envelope.sender!r}")
         bundle = self._trust.usable()
         _check_envelope(envelope, bundle, self._names)
         way = self._way(envelope, routing_key, bundle)
@@ -182,8 +184,6 @@ class Sealer:
         return found
 
     def _found_way(self, envelope: Envelope, routing_key: str, bundle: TrustBundle) -> _Way:
-        if envelope.sender != self._keyring.service:
-            raise ConfigurationError(f"{self._keyring.service!r} cannot seal a message of {envelope.sender!r}")
         signer = self._signer(bundle)
         address = Address(
             suite=suite.SUITE_1,

@@ -213,6 +213,14 @@ def test_an_envelope_that_contradicts_itself_is_refused(realm: Realm, changes: d
         realm.sealer("users").seal(made, routing_key=routing_key(made.name, made.version))
 
 
+def test_nobody_seals_in_the_name_of_another_even_after_a_message_of_its_own(realm: Realm) -> None:
+    sealer = realm.sealer("users")
+    sealer.seal(realm.envelope(), routing_key=ORDER)
+
+    with pytest.raises(ConfigurationError, match="cannot seal a message of 'billing'"):
+        sealer.seal(realm.envelope(sender="billing"), routing_key=ORDER)
+
+
 def test_an_event_nobody_hears_is_not_sealed(realm: Realm) -> None:
     made = realm.envelope(kind=Kind.EVENT, name="orders.unheard", sender="orders")
 
