@@ -82,13 +82,16 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES.get(name, "messaging.errors")), name)
-    globals()[name] = value
-    return value
+# Hidden from type checkers, for which it would make every misspelt name an `Any`.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name on first use."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_HOMES.get(name, "messaging.errors")), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

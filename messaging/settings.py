@@ -42,7 +42,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MESSAGING_", frozen=True, extra="forbid")
 
-    broker_url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    # Not shown: it holds the broker's password.
+    broker_url: str = Field(default="amqp://guest:guest@127.0.0.1:5672/", repr=False)
     keys: Path | None = None
     namespace: str = "messaging"
     publish_timeout_s: float = Field(default=10.0, gt=0)
