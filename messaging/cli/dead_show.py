@@ -12,7 +12,7 @@ __all__ = ["SHORT_ID", "group_record", "letter_record", "show_groups", "show_let
 
 # Enough of an id to be typed back; ids begin with the time, so the digits that differ come late.
 SHORT_ID = 16
-_REASON_CHARS = 100
+_REASON_CHARS = 80
 
 
 def show_letters(letters: Sequence[DeadLetter], *, title: str = "") -> None:

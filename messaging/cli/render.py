@@ -35,8 +35,9 @@ __all__ = [
 
 # Cc: C0, DEL, C1. Cf: direction overrides, zero width. Cs, Co, Cn: what no terminal agrees upon. Zl, Zp: line breaks.
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# In a pipe there is no width; tables must not be cut there, for grep and awk.
-_PIPE_WIDTH: Final = 240
+# Rows are never folded: in a pipe grep and awk want them whole, and a terminal that is too narrow wraps them by itself,
+# so that an id can still be copied in one piece.
+_TABLE_WIDTH: Final = 400
 
 
 def escaped(value: object, *, multiline: bool = False) -> str:
@@ -57,14 +58,9 @@ def text(value: object, style: str = "", *, multiline: bool = False) -> Text:
     return Text(escaped(value, multiline=multiline), style=style)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console on the current streams; in a pipe it is wide enough that no table is cut."""
-    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-    return (
-        made
-        if made.is_terminal
-        else Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=_PIPE_WIDTH)
-    )
+def console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """Return a console on the current streams; `width` in characters instead of the terminal's."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
 
 def line(*parts: str | Text, stderr: bool = False) -> None:
@@ -94,13 +90,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         title=text(title) if title else None, title_justify="left", header_style="bold", box=None, pad_edge=False
     )
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, no_wrap=True)
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, Text) else text(cell) for cell in row))
-    screen = console()
+    screen = console(width=_TABLE_WIDTH)
     if title:
         screen.print()
-    screen.print(drawn)
+    screen.print(drawn, crop=False, overflow="ignore", soft_wrap=True)
 
 
 def print_json(value: object) -> None:

@@ -1,5 +1,6 @@
 """The program as a whole: help, version, start-up, and how failures look to the one who typed."""
 
+import re
 import subprocess
 import sys
 import time
@@ -179,3 +180,20 @@ class TestFailures:
         result = offline.call("--log-file", str(Path("/nowhere/log")), "topology", "show", "shop:shop")
         assert result.exit_code == 1
         assert result.stderr.startswith("error: /nowhere/log: No such file")
+
+
+class TestDocumentation:
+    def test_every_option_stands_in_the_page(self, offline: Installation) -> None:
+        page = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
+        options = {
+            option
+            for verb in VERBS
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", offline.call(*verb, "--help").stdout)
+        }
+
+        assert {option for option in options if option not in page} == set()
+
+    def test_every_verb_stands_in_the_page(self) -> None:
+        page = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
+
+        assert [verb for verb in VERBS if " ".join(verb) not in page] == []

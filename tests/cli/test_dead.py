@@ -1,16 +1,14 @@
 """Dead letters as an operator at 3 a.m. meets them: a real broker, a real service, a real terminal."""
 
 import json
-import os
-import select
 import signal
-import time
 
 import pytest
 
 from tests.cli.test_render import harmful
 from tests.support.dead_shop import bury, clear, dead_ids
 from tests.support.installation import Installation, until
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.broker
 
@@ -220,44 +218,6 @@ class TestDiscard:
         assert (shown["discarded"], shown["dry_run"]) == (1, True)
         assert "would discard 1" in shop.call("dead", "discard", "shop", "--dry-run", "--reason", "x").stdout
         assert dead_ids(shop) == before
-
-
-class Terminal:
-    """A program on a pseudo-terminal."""
-
-    def __init__(self, installation: Installation, *arguments: str) -> None:
-        self._parent, child = os.openpty()
-        self.process = installation.spawn(
-            *arguments, stdin=child, stdout=child, stderr=child, start_new_session=True, changes={"COLUMNS": "150"}
-        )
-        os.close(child)
-        self.said = ""
-
-    def wait_for(self, words: str, *, timeout_s: float = 20.0) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while words not in self.said and self._read():
-            assert time.monotonic() < deadline_s, self.said
-        assert words in self.said, self.said
-
-    def type(self, text: str) -> None:
-        os.write(self._parent, text.encode())
-
-    def end(self) -> int:
-        while self._read():
-            pass
-        os.close(self._parent)
-        return self.process.wait(timeout=20)
-
-    def _read(self) -> bool:
-        if not select.select([self._parent], [], [], 20.0)[0]:
-            return False
-        try:
-            read = os.read(self._parent, 65_536).decode()
-        except OSError:
-            # Linux says so when the other side is closed.
-            return False
-        self.said += read
-        return bool(read)
 
 
 class TestAtATerminal:

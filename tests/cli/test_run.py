@@ -11,6 +11,7 @@ import pytest
 
 from messaging.cli.broker_probe import free_port
 from tests.support.installation import Installation, ask, until
+from tests.support.terminal import Terminal
 
 Start = Callable[..., "Program"]
 
@@ -126,19 +127,14 @@ class TestOneProcess:
         assert f"error: the health port {port} cannot be had" in result.stderr
 
     def test_at_a_terminal_lines_are_for_people_and_ctrl_c_drains(self, quiet: Installation) -> None:
-        parent, child = os.openpty()
-        process = quiet.spawn("run", "shop:shop", stdin=child, stdout=child, stderr=child, start_new_session=True)
-        os.close(child)
-        said = ""
-        while "service.started" not in said:
-            said += os.read(parent, 65_536).decode()
+        terminal = Terminal(quiet, "run", "shop:shop")
+        terminal.wait_for("service.started")
 
-        process.send_signal(signal.SIGINT)
+        terminal.process.send_signal(signal.SIGINT)
 
-        assert process.wait(timeout=40) == 0
-        os.close(parent)
-        assert "\x1b[" in said
-        assert not said.startswith("{")
+        assert terminal.end() == 0
+        assert "\x1b[" in terminal.said
+        assert not terminal.said.startswith("{")
 
 
 @pytest.mark.broker

@@ -23,7 +23,7 @@ from messaging.cli.app import app
 from messaging.core.topology import Subscriptions
 from messaging.security.development_files import Contract, init_development
 
-__all__ = ["SHOP", "Installation", "ask", "until"]
+__all__ = ["ROOT", "SHOP", "Installation", "ask", "until"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
