@@ -31,7 +31,7 @@ from messaging.security.keys import SigningKey
 from messaging.security.outer import CONTENT_MAX, CONTENT_MAX_WRAPPING, Parts, join_parts
 from messaging.security.trust import TrustStore
 
-__all__ = ["Sealer", "Unsigned"]
+__all__ = ["Sealer", "Unsigned", "restored"]
 
 _WAYS_MAX: Final = 1_024
 _WAYS_LIFE_S: Final = 60.0
@@ -320,3 +320,12 @@ def _extensions(envelope: Envelope, bundle_version: int) -> dict[str, Any]:
             raise ConfigurationError(f"traceparent is beyond {EXTENSION_VALUE_MAX} bytes")
         extensions["traceparent"] = envelope.traceparent
     return extensions
+
+
+def restored(body: bytes) -> Sealed:
+    """Return bytes that this service sealed before and kept in its own outbox, as what they are.
+
+    The outbox holds nothing else: its only writer takes `Sealed` values. Were the database tampered with, every receiver
+    would refuse the bytes, so nothing is checked twice here.
+    """
+    return Sealed(body)

@@ -5,13 +5,63 @@ recorded id. A reservation carries a token; what is done with a token that is no
 process that was stopped and wakes up late does no harm.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from messaging.core.inbox import Decision, Replaying, RowState
+from messaging.core.sealed import Label, Route, Sealed
+from messaging.errors import MessagingError
 
-__all__ = ["Inbox", "InboxKey", "Reservation"]
+__all__ = [
+    "Claimed",
+    "Inbox",
+    "InboxKey",
+    "Outbox",
+    "Outgoing",
+    "Reservation",
+    "Store",
+    "StoreUnavailableError",
+    "Unit",
+]
+
+
+class StoreUnavailableError(MessagingError):
+    """The store does not answer: local trouble, deliveries are held until it does."""
+
+    transient = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A sealed message on its way out."""
+
+    sealed: Sealed
+    route: Route
+    label: Label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A row of the outbox that this relay holds: what was staged, as bytes, and how often it was tried."""
+
+    id: int
+    attempts: int
+    body: bytes
+    route: Route
+    label: Label
+
+
+class Unit(Protocol):
+    """One handler's transaction: inbox row, business rows and outgoing messages are committed as one."""
+
+    @property
+    def session(self) -> Any:
+        """What handlers write their own rows through."""
+
+    async def stage(self, outgoing: Outgoing) -> None:
+        """Write a message into the outbox; it leaves once the transaction is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +80,25 @@ class Reservation:
     Attributes:
         key: The row.
         decision: Whether to run.
+        leaf: The leaf that was verified, 32 bytes.
+        expires_at_ms: When the message can no longer run.
         token: Proof of the lease when the decision is to run.
-        outer: Of replays: the row of the operator's wrapper, which ends together with this one.
+        outer, outer_leaf: Of replays: the row of the operator's wrapper, which ends together with this one.
+        is_forced: Of replays: whether it runs even what is done.
         reply: Of a request that is done: the payload of the answer given then, if it was kept.
+        unit: The handler's transaction, of stores that have transactions.
     """
 
     key: InboxKey
     decision: Decision
+    leaf: bytes = b""
+    expires_at_ms: int = 0
     token: int | None = None
     outer: InboxKey | None = None
+    outer_leaf: bytes = b""
+    is_forced: bool = False
     reply: bytes | None = None
+    unit: Unit | None = None
 
 
 class Inbox(Protocol):
@@ -74,8 +133,47 @@ class Inbox(Protocol):
     async def complete(self, reservation: Reservation, *, reply: bytes | None = None) -> bool:
         """Record that the handler ran; returns whether the lease was still held. `reply` answers a repeated request."""
 
+    async def renew(self, reservation: Reservation) -> Reservation:
+        """Undo what a failed run wrote and go on under the same lease, for another run in this process."""
+
+    async def undo(self, reservation: Reservation) -> None:
+        """Undo what a failed run wrote; what becomes of the message is said by `release` or `fail`."""
+
     async def fail(self, reservation: Reservation) -> bool:
         """Record that the message was buried: raw bytes never run again."""
 
     async def release(self, reservation: Reservation) -> bool:
         """Give the lease back: the message will come again."""
+
+
+class Outbox(Protocol):
+    """The messages of one service that were committed and wait to leave."""
+
+    async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
+        """Take the oldest rows that are due and free, for `lease_s` seconds."""
+
+    async def delete(self, ids: Sequence[int]) -> None:
+        """Remove rows whose publish is confirmed."""
+
+    async def postpone(self, row: Claimed, *, delay_s: float, reason: str) -> None:
+        """Give a row back for a later try."""
+
+    async def park(self, row: Claimed, *, reason: str) -> None:
+        """Set a row aside that can never leave: visible, and in nobody's way."""
+
+    async def depth(self) -> tuple[int, int]:
+        """Return how many rows wait and how many are parked."""
+
+
+class Store(Protocol):
+    """A durable inbox with its outboxes."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """The inbox."""
+
+    def outbox(self, service: str) -> Outbox:
+        """Return the outbox of a service."""
+
+    async def purge(self) -> int:
+        """Remove rows whose message can no longer run; returns how many."""

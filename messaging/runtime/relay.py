@@ -1,0 +1,115 @@
+"""`Relay`: publishes what handlers committed to the outbox. Confirmed first, deleted after: never lost, at worst twice.
+
+A commit wakes it; a slow poll finds what a killed process left behind. Rows are claimed with a lease, published side by
+side, and deleted in one go. A row that cannot leave now comes back later; one that never can is parked: visible, and in
+nobody's way.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from messaging.errors import ConnectionLostError, MessageTooLargeError, MessagingError, UnroutableError
+from messaging.security.seal import restored
+from messaging.stores.base import Claimed, Outbox, StoreUnavailableError
+from messaging.transports.base import Transport
+
+__all__ = ["Relay"]
+
+BATCH_ROWS: Final = 200
+LEASE_S: Final = 60.0
+# After so many tries over hours, somebody must look at it.
+ATTEMPTS_MAX: Final = 100
+_POLL_S: Final = 1.0
+_DELAY_FIRST_S: Final = 1.0
+_DELAY_MAX_S: Final = 60.0
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """Empties the outbox of one service; several may run side by side.
+
+    Args:
+        outbox: The rows.
+        transport: The way out.
+        owner: Names this process in the leases.
+        timeout_s: Deadline of one publish, seconds; below the lease.
+    """
+
+    def __init__(self, outbox: Outbox, *, transport: Transport, owner: str, timeout_s: float) -> None:
+        self._outbox = outbox
+        self._transport = transport
+        self._owner = owner
+        self._timeout_s = min(timeout_s, LEASE_S / 2)
+        self._wanted = asyncio.Event()
+        self._is_idle = True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the last look found nothing and no commit came since."""
+        return self._is_idle and not self._wanted.is_set()
+
+    def wake(self) -> None:
+        """Say that rows were committed."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Relay for ever; cancelled at shutdown, after which the lease runs out or another process goes on."""
+        while True:
+            try:
+                count = await self.relay_once()
+            except StoreUnavailableError as error:
+                log.warning("outbox.unavailable", reason=str(error))
+                count = 0
+            self._is_idle = count == 0
+            if count == 0:
+                await self._rest()
+
+    async def relay_once(self) -> int:
+        """Publish one batch; returns how many rows were looked at."""
+        self._wanted.clear()
+        rows = await self._outbox.claim(limit=BATCH_ROWS, lease_s=LEASE_S, owner=self._owner)
+        if not rows:
+            return 0
+        self._is_idle = False
+        outcomes = await asyncio.gather(*(self._publish(row) for row in rows))
+        sent = [row.id for row, problem in zip(rows, outcomes, strict=True) if problem is None]
+        if sent:
+            await self._outbox.delete(sent)
+        await self._put_back(rows, outcomes)
+        return len(rows)
+
+    async def _publish(self, row: Claimed) -> MessagingError | None:
+        try:
+            await self._transport.publish(restored(row.body), row.route, row.label, timeout_s=self._timeout_s)
+        except UnroutableError as error:
+            # An event that nobody hears is no error; a command waits for the service that handles it.
+            return error if row.route.mandatory else None
+        except MessagingError as error:
+            return error
+        return None
+
+    async def _put_back(self, rows: Sequence[Claimed], outcomes: Sequence[MessagingError | None]) -> None:
+        for row, problem in zip(rows, outcomes, strict=True):
+            if problem is None:
+                continue
+            if isinstance(problem, MessageTooLargeError) or row.attempts + 1 >= ATTEMPTS_MAX:
+                await self._outbox.park(row, reason=str(problem))
+                log.error("outbox.parked", message_id=row.label.message_id, type=row.label.type, reason=str(problem))
+                continue
+            delay_s = min(_DELAY_FIRST_S * 2.0**row.attempts, _DELAY_MAX_S)
+            await self._outbox.postpone(row, delay_s=delay_s, reason=str(problem))
+            if not isinstance(problem, ConnectionLostError):
+                log.warning(
+                    "outbox.postponed", message_id=row.label.message_id, delay_s=delay_s, reason=str(problem)
+                )
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(_POLL_S):
+                await self._wanted.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,131 @@
+"""What SQLite and PostgreSQL do differently: the clock, the start of a writing transaction, the insert that yields."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Table, event, func, literal_column, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from messaging.errors import ConfigurationError
+from messaging.stores.base import StoreUnavailableError
+from messaging.stores.sql.schema import metadata
+
+__all__ = ["Database"]
+
+_IMMEDIATE: Final = "messaging_immediate"
+_BUSY_TIMEOUT_MS: Final = 30_000
+# Any number will do, as long as every replica that makes the tables takes the same.
+_TABLES_LOCK: Final = 7_301_456
+
+
+class Database:
+    """An engine, and the few things that depend on its kind.
+
+    Args:
+        engine: SQLite (aiosqlite) or PostgreSQL (asyncpg).
+
+    Raises:
+        ConfigurationError: another kind of database.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        if engine.dialect.name not in ("sqlite", "postgresql"):
+            raise ConfigurationError(f"the store works on SQLite and PostgreSQL, not on {engine.dialect.name!r}")
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer; here the writers of one process queue fairly instead of spinning on a locked file.
+        self._writer = asyncio.Lock()
+        if self.is_sqlite and not event.contains(engine.sync_engine, "begin", _begin_sqlite):
+            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+
+    def now_ms(self) -> ColumnElement[int]:
+        """Return the database's clock as an expression, Unix milliseconds."""
+        if self.is_sqlite:
+            return literal_column("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")
+        return func.floor(func.extract("epoch", func.clock_timestamp()) * 1000)
+
+    def larger(self, first: ColumnElement[int], second: ColumnElement[int]) -> ColumnElement[int]:
+        """Return the larger of two expressions."""
+        return func.max(first, second) if self.is_sqlite else func.greatest(first, second)
+
+    def insert(self, table: Table) -> Any:
+        """Return an insert that can yield to a row that exists."""
+        return postgresql.insert(table) if not self.is_sqlite else sqlite_dialect.insert(table)
+
+    async def acquire_writer(self) -> None:
+        """Take this process's turn to write; PostgreSQL needs none."""
+        if self.is_sqlite:
+            await self._writer.acquire()
+
+    def release_writer(self) -> None:
+        """Let the next one write."""
+        if self.is_sqlite:
+            self._writer.release()
+
+    def session(self) -> AsyncSession:
+        """Return a session whose transaction takes the write lock at its start, so that it never fails half-way."""
+        return AsyncSession(self.engine.execution_options(**{_IMMEDIATE: True}), expire_on_commit=False)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Run a short transaction of the library's own.
+
+        Raises:
+            StoreUnavailableError: the database cannot be reached or does not answer.
+        """
+        await self.acquire_writer()
+        try:
+            with mapped():
+                async with self.engine.execution_options(**{_IMMEDIATE: True}).begin() as connection:
+                    yield connection
+        finally:
+            self.release_writer()
+
+    async def create_tables(self) -> None:
+        """Make the tables that are missing; several replicas may do so at once."""
+        async with self.writing() as connection:
+            if not self.is_sqlite:
+                # IF NOT EXISTS alone still fails when two sessions make the same table at once.
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+            for table in metadata.sorted_tables:
+                await connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
+
+
+class mapped:  # noqa: N801 - reads as a word: `with mapped():`
+    """Turn the trouble of a database that is not there into `StoreUnavailableError`."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Map what means that the database cannot be reached."""
+        gone = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError)
+        if isinstance(error, gone) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+            raise StoreUnavailableError(
+                f"the database does not answer ({type(error).__name__}); is it running, and is its URL right?"
+            ) from error
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver would begin transactions late and by itself; `_begin_sqlite` says when and how.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    immediate = connection.get_execution_options().get(_IMMEDIATE)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,235 @@
+"""The durable inbox: a row for each message that ran or failed, inserted in the handler's own transaction.
+
+The transaction is the lease. A concurrent duplicate waits at the insert and then sees the row; a crash leaves no row at
+all, and the message runs again. So nothing is ever half done, and there is no lease to expire.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import and_, delete, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from messaging.core.inbox import Decision, Replaying, RowState, judge
+from messaging.errors import ConfigurationError
+from messaging.stores.base import InboxKey, Outgoing, Reservation
+from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.outbox import stage
+from messaging.stores.sql.schema import INBOX
+
+__all__ = ["SqlInbox"]
+
+_DAY_MS: Final = 24 * 3_600_000
+# A failed message may be replayed for this long; then its row goes, and with it the proof that it failed.
+FAILED_KEPT_MS: Final = 90 * _DAY_MS
+REPLAY_WINDOW_MS: Final = 7 * _DAY_MS
+_SKEW_MS: Final = 60_000
+_PURGE_ROWS: Final = 500
+
+
+class SqlUnit:
+    """One handler's transaction: the inbox row, the business rows and what is to be sent, committed as one."""
+
+    def __init__(self, session: AsyncSession, database: Database, service: str) -> None:
+        self.session = session
+        self.staged = 0
+        self._database = database
+        self._service = service
+        self._is_open = True
+
+    async def stage(self, outgoing: Outgoing) -> None:
+        """Write a message into the outbox; it leaves once the transaction is committed."""
+        await stage(self.session, self._database, self._service, outgoing)
+        self.staged += 1
+
+    async def commit(self) -> None:
+        """Make everything happen."""
+        try:
+            with mapped():
+                await self.session.commit()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Undo what was not committed, and let the next writer in. Twice is once."""
+        if self._is_open:
+            self._is_open = False
+            try:
+                with mapped():
+                    await self.session.close()
+            finally:
+                self._database.release_writer()
+
+
+class SqlInbox:
+    """See `Inbox` for the methods."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def state(self, key: InboxKey, *, leaf: bytes) -> RowState:
+        """Return the row's state as these bytes see it."""
+        with mapped():
+            async with self._database.engine.connect() as connection:
+                row = (await connection.execute(select(INBOX).where(_is(key)))).one_or_none()
+        return RowState.ABSENT if row is None or row.leaf != leaf else RowState(row.state)
+
+    async def reserve(self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float) -> Reservation:
+        """Open the transaction of a delivery if it may run."""
+        unit = await self._begin(key.service)
+        try:
+            return await self._reserved(unit, key, leaf, expires_at_ms)
+        except BaseException:
+            await unit.close()
+            raise
+
+    async def reserve_replay(
+        self,
+        key: InboxKey,
+        *,
+        leaf: bytes,
+        outer: InboxKey,
+        outer_leaf: bytes,
+        replaying: Replaying,
+        expires_at_ms: int,
+        lease_s: float,
+    ) -> Reservation:
+        """Open one transaction for the original and for the operator's wrapper."""
+        unit = await self._begin(key.service)
+        try:
+            wrapper = await self._reserved(unit, outer, outer_leaf, expires_at_ms)
+            if wrapper.decision is not Decision.RUN:
+                return wrapper
+            inner = await self._reserved(unit, key, leaf, expires_at_ms, replaying)
+            return replace(inner, outer=outer, outer_leaf=outer_leaf, is_forced=replaying.force)
+        except BaseException:
+            await unit.close()
+            raise
+
+    async def complete(self, reservation: Reservation, *, reply: bytes | None = None) -> bool:
+        """Commit: the row says done, and what was staged may leave."""
+        unit = _unit_of(reservation)
+        if reply is not None:
+            with mapped():
+                await unit.session.execute(update(INBOX).where(_is(reservation.key)).values(reply=reply))
+        await unit.commit()
+        return True
+
+    async def renew(self, reservation: Reservation) -> Reservation:
+        """Roll back what a failed run did and begin again; a replica that was quicker wins."""
+        await self.undo(reservation)
+        if reservation.outer is None:
+            return await self.reserve(
+                reservation.key, leaf=reservation.leaf, expires_at_ms=reservation.expires_at_ms, lease_s=0.0
+            )
+        return await self.reserve_replay(
+            reservation.key,
+            leaf=reservation.leaf,
+            outer=reservation.outer,
+            outer_leaf=reservation.outer_leaf,
+            # The grant was checked when the first run began.
+            replaying=Replaying(in_window=True, force=reservation.is_forced),
+            expires_at_ms=reservation.expires_at_ms,
+            lease_s=0.0,
+        )
+
+    async def undo(self, reservation: Reservation) -> None:
+        """Roll back what a failed run did; the row goes with it."""
+        if reservation.unit is not None:
+            await _unit_of(reservation).close()
+
+    async def fail(self, reservation: Reservation) -> bool:
+        """Record that the message was buried, and that the wrapper which replayed it is spent."""
+        await self.undo(reservation)
+        now_ms = self._database.now_ms()
+        failed = {
+            "leaf": reservation.leaf,
+            "state": RowState.FAILED.value,
+            "reply": None,
+            "processed_at_ms": now_ms,
+            "keep_until_ms": now_ms + FAILED_KEPT_MS,
+        }
+        async with self._database.writing() as connection:
+            recorded = self._database.insert(INBOX).values(**_columns(reservation.key), **failed)
+            await connection.execute(
+                recorded.on_conflict_do_update(
+                    index_elements=[INBOX.c.service, INBOX.c.sender, INBOX.c.message_id],
+                    set_=failed,
+                    where=INBOX.c.leaf == reservation.leaf,
+                )
+            )
+            if reservation.outer is not None:
+                spent = {**failed, "leaf": reservation.outer_leaf, "state": RowState.DONE.value}
+                outer = self._database.insert(INBOX).values(**_columns(reservation.outer), **spent)
+                await connection.execute(outer.on_conflict_do_nothing())
+        return True
+
+    async def release(self, reservation: Reservation) -> bool:
+        """Roll back: the message will come again."""
+        await self.undo(reservation)
+        return True
+
+    async def purge(self) -> int:
+        """Remove rows whose message can no longer run, a few hundred at a time; returns how many."""
+        async with self._database.writing() as connection:
+            old = (
+                select(INBOX.c.service, INBOX.c.sender, INBOX.c.message_id)
+                .where(INBOX.c.keep_until_ms < self._database.now_ms())
+                .limit(_PURGE_ROWS)
+            )
+            rows = (await connection.execute(old)).all()
+            for row in rows:
+                await connection.execute(delete(INBOX).where(_is(InboxKey(*row))))
+        return len(rows)
+
+    async def _begin(self, service: str) -> SqlUnit:
+        await self._database.acquire_writer()
+        return SqlUnit(self._database.session(), self._database, service)
+
+    async def _reserved(
+        self,
+        unit: SqlUnit,
+        key: InboxKey,
+        leaf: bytes,
+        expires_at_ms: int,
+        replaying: Replaying | None = None,
+    ) -> Reservation:
+        now_ms = self._database.now_ms()
+        values = {
+            "leaf": leaf,
+            "state": RowState.DONE.value,
+            "processed_at_ms": now_ms,
+            "keep_until_ms": self._database.larger(literal(expires_at_ms + _SKEW_MS), now_ms + REPLAY_WINDOW_MS),
+        }
+        with mapped():
+            insert = self._database.insert(INBOX).values(**_columns(key), **values).on_conflict_do_nothing()
+            # Waits for a concurrent duplicate; as the first statement it opens the transaction.
+            is_new = (await unit.session.execute(insert)).rowcount == 1  # type: ignore[attr-defined]
+            if is_new:
+                decision = judge(RowState.ABSENT, same_leaf=True, replay=replaying)
+            else:
+                row = (await unit.session.execute(select(INBOX).where(_is(key)).with_for_update())).one()
+                decision = judge(RowState(row.state), same_leaf=row.leaf == leaf, replay=replaying)
+                if decision is Decision.RUN:
+                    await unit.session.execute(update(INBOX).where(_is(key)).values(**values, reply=None))
+                elif decision is Decision.DROP:
+                    await unit.close()
+                    return Reservation(key=key, decision=decision, reply=row.reply)
+        if decision is not Decision.RUN:
+            await unit.close()
+            return Reservation(key=key, decision=decision)
+        return Reservation(key=key, decision=decision, leaf=leaf, expires_at_ms=expires_at_ms, unit=unit)
+
+
+def _is(key: InboxKey) -> Any:
+    return and_(INBOX.c.service == key.service, INBOX.c.sender == key.sender, INBOX.c.message_id == key.message_id)
+
+
+def _columns(key: InboxKey) -> dict[str, object]:
+    return {"service": key.service, "sender": key.sender, "message_id": key.message_id}
+
+
+def _unit_of(reservation: Reservation) -> SqlUnit:
+    if not isinstance(reservation.unit, SqlUnit):
+        raise ConfigurationError("the reservation was not made by this store")
+    return reservation.unit

@@ -1,0 +1,119 @@
+"""The durable outbox: what a handler sends is a row of its transaction; a relay publishes it afterwards.
+
+Rows are claimed with a lease (`FOR UPDATE SKIP LOCKED` on PostgreSQL), so several relays share the work and a killed
+one is taken over. Never paged by `id > last`: numbers commit out of order. A row is deleted once its publish is
+confirmed; a crash in between publishes twice, and the receiver's inbox absorbs that.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from messaging.core.sealed import Label, Route
+from messaging.stores.base import Claimed, Outgoing
+from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.schema import OUTBOX
+
+__all__ = ["SqlOutbox", "stage"]
+
+REASON_MAX_CHARS: Final = 500
+
+
+async def stage(session: AsyncSession, database: Database, service: str, outgoing: Outgoing) -> None:
+    """Insert one row inside the caller's transaction."""
+    now_ms = database.now_ms()
+    with mapped():
+        await session.execute(
+            insert(OUTBOX).values(
+                service=service,
+                message_id=UUID(hex=outgoing.label.message_id),
+                message_type=outgoing.label.type,
+                exchange=outgoing.route.exchange,
+                routing_key=outgoing.route.routing_key,
+                is_mandatory=outgoing.route.mandatory,
+                sealed=outgoing.sealed,
+                created_at_ms=now_ms,
+                due_at_ms=now_ms,
+            )
+        )
+
+
+class SqlOutbox:
+    """The rows of one service that wait to leave; see `Outbox` for the methods."""
+
+    def __init__(self, database: Database, service: str) -> None:
+        self._database = database
+        self._service = service
+
+    async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
+        """Take the oldest rows that are due and free, for `lease_s` seconds."""
+        now_ms = self._database.now_ms()
+        due = (
+            select(OUTBOX.c.id)
+            .where(
+                OUTBOX.c.service == self._service,
+                OUTBOX.c.is_parked.is_(False),
+                OUTBOX.c.due_at_ms <= now_ms,
+                or_(OUTBOX.c.claimed_until_ms < now_ms, OUTBOX.c.claimed_by == owner),
+            )
+            .order_by(OUTBOX.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        async with self._database.writing() as connection:
+            ids = list((await connection.execute(due)).scalars())
+            if not ids:
+                return []
+            lease = {"claimed_by": owner, "claimed_until_ms": now_ms + int(lease_s * 1000)}
+            await connection.execute(update(OUTBOX).where(OUTBOX.c.id.in_(ids)).values(lease))
+            rows = (await connection.execute(select(OUTBOX).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id))).all()
+        return [_claimed(row) for row in rows]
+
+    async def delete(self, ids: Sequence[int]) -> None:
+        """Remove rows whose publish is confirmed."""
+        async with self._database.writing() as connection:
+            await connection.execute(delete(OUTBOX).where(OUTBOX.c.id.in_(list(ids))))
+
+    async def postpone(self, row: Claimed, *, delay_s: float, reason: str) -> None:
+        """Give a row back for a later try."""
+        await self._change(
+            row,
+            attempts=OUTBOX.c.attempts + 1,
+            claimed_by=None,
+            claimed_until_ms=0,
+            due_at_ms=self._database.now_ms() + int(delay_s * 1000),
+            problem=reason[:REASON_MAX_CHARS],
+        )
+
+    async def park(self, row: Claimed, *, reason: str) -> None:
+        """Set a row aside that can never leave: visible, and in nobody's way."""
+        await self._change(row, is_parked=True, claimed_by=None, claimed_until_ms=0, problem=reason[:REASON_MAX_CHARS])
+
+    async def depth(self) -> tuple[int, int]:
+        """Return how many rows wait and how many are parked."""
+        with mapped():
+            async with self._database.engine.connect() as connection:
+                counted = await connection.execute(
+                    select(OUTBOX.c.is_parked, func.count())
+                    .where(OUTBOX.c.service == self._service)
+                    .group_by(OUTBOX.c.is_parked)
+                )
+                by_parked = {bool(parked): count for parked, count in counted}
+        return by_parked.get(False, 0), by_parked.get(True, 0)
+
+    async def _change(self, row: Claimed, **values: Any) -> None:
+        async with self._database.writing() as connection:
+            await connection.execute(update(OUTBOX).where(OUTBOX.c.id == row.id).values(values))
+
+
+def _claimed(row: Any) -> Claimed:
+    return Claimed(
+        id=row.id,
+        attempts=row.attempts,
+        body=bytes(row.sealed),
+        route=Route(exchange=row.exchange, routing_key=row.routing_key, mandatory=row.is_mandatory),
+        label=Label(message_id=row.message_id.hex, type=row.message_type),
+    )
