@@ -5,7 +5,7 @@ Every call has a deadline. A command that reaches no queue is `UnroutableError`;
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -30,9 +30,10 @@ from messaging.runtime.replies import Replies
 from messaging.runtime.signing import TickSigner
 from messaging.security.seal import Sealer, Unsigned
 from messaging.security.verified import ExpectedReply
+from messaging.stores.base import Outgoing
 from messaging.transports.base import Transport
 
-__all__ = ["Limits", "Publisher"]
+__all__ = ["Limits", "Publisher", "Staged"]
 
 R = TypeVar("R")
 
@@ -46,6 +47,14 @@ class Limits:
     publish_timeout_s: float = 10.0
     request_timeout_s: float = 10.0
     lifetime_s: float = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """A message for an outbox; `outgoing` is None for an event that nobody subscribes."""
+
+    message_id: UUID
+    outgoing: Outgoing | None
 
 
 class Publisher:
@@ -115,6 +124,29 @@ class Publisher:
             log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
         self._tell(event, envelope)
         return envelope.id
+
+    async def staged(
+        self,
+        message: Command | Event,
+        *,
+        cause: Envelope | None = None,
+        message_id: UUID | None = None,
+        expires_in_s: float | None = None,
+    ) -> Staged:
+        """Seal a command or event for an outbox instead of publishing it."""
+        kind = Kind.COMMAND if isinstance(message, Command) else Kind.EVENT
+        envelope = self._envelope(message, kind, cause, message_id, expires_in_s)
+        if kind is Kind.EVENT and not self._sealer.recipients(envelope):
+            log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
+            self._tell(message, envelope)
+            return Staged(message_id=envelope.id, outgoing=None)
+        key = routing_key(envelope.name, envelope.version)
+        out = await self._signed(envelope, self._sealer.prepare(envelope, routing_key=key), key=key)
+        if kind is Kind.EVENT:
+            # The relay cannot tell an event from a command: nobody listening is no error.
+            out = replace(out, route=replace(out.route, mandatory=False))
+        self._tell(message, envelope)
+        return Staged(message_id=envelope.id, outgoing=out)
 
     async def request(
         self,
@@ -238,19 +270,9 @@ class Publisher:
         await self._signed_out(envelope, self._sealer.prepare(envelope, routing_key=key), key=key, timeout_s=timeout_s)
 
     async def _signed_out(self, envelope: Envelope, unsigned: Unsigned, *, key: str, timeout_s: float | None) -> None:
-        sealed = await self._signer.sign(unsigned)
-        lasting = envelope.kind not in (Kind.REQUEST, Kind.REPLY)
-        await self._transport.publish(
-            sealed,
-            Route(
-                exchange=self._names.exchange_of(envelope.kind, envelope.audience),
-                routing_key=key,
-                persistent=lasting,
-                expiration_ms=None if lasting else max(1, envelope.expires_at_ms - self._ambient.now_ms()),
-            ),
-            Label(message_id=envelope.id.hex, type=envelope.type),
-            timeout_s=self._limits.publish_timeout_s if timeout_s is None else timeout_s,
-        )
+        out = await self._signed(envelope, unsigned, key=key)
+        timeout_s = self._limits.publish_timeout_s if timeout_s is None else timeout_s
+        await self._transport.publish(out.sealed, out.route, out.label, timeout_s=timeout_s)
         log.debug(
             "message.published",
             kind=envelope.kind.word,
@@ -258,6 +280,17 @@ class Publisher:
             message_id=str(envelope.id),
             correlation_id=str(envelope.correlation_id),
         )
+
+    async def _signed(self, envelope: Envelope, unsigned: Unsigned, *, key: str) -> Outgoing:
+        sealed = await self._signer.sign(unsigned)
+        lasting = envelope.kind not in (Kind.REQUEST, Kind.REPLY)
+        route = Route(
+            exchange=self._names.exchange_of(envelope.kind, envelope.audience),
+            routing_key=key,
+            persistent=lasting,
+            expiration_ms=None if lasting else max(1, envelope.expires_at_ms - self._ambient.now_ms()),
+        )
+        return Outgoing(sealed=sealed, route=route, label=Label(message_id=envelope.id.hex, type=envelope.type))
 
 
 # A reply may still be wanted by a clock that is a little behind.

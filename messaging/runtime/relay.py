@@ -103,9 +103,7 @@ class Relay:
             delay_s = min(_DELAY_FIRST_S * 2.0**row.attempts, _DELAY_MAX_S)
             await self._outbox.postpone(row, delay_s=delay_s, reason=str(problem))
             if not isinstance(problem, ConnectionLostError):
-                log.warning(
-                    "outbox.postponed", message_id=row.label.message_id, delay_s=delay_s, reason=str(problem)
-                )
+                log.warning("outbox.postponed", message_id=row.label.message_id, delay_s=delay_s, reason=str(problem))
 
     async def _rest(self) -> None:
         try:

@@ -33,9 +33,7 @@ class StagingOutlet:
         expires_in_s: float | None = None,
     ) -> UUID:
         """Stage a command. Its `timeout_s` does not apply: the relay tries until it is out."""
-        staged = await self._publisher.staged(
-            command, cause=cause, message_id=message_id, expires_in_s=expires_in_s
-        )
+        staged = await self._publisher.staged(command, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
         if staged.outgoing is not None:
             await self._unit.stage(staged.outgoing)
         return staged.message_id

@@ -325,7 +325,7 @@ def _extensions(envelope: Envelope, bundle_version: int) -> dict[str, Any]:
 def restored(body: bytes) -> Sealed:
     """Return bytes that this service sealed before and kept in its own outbox, as what they are.
 
-    The outbox holds nothing else: its only writer takes `Sealed` values. Were the database tampered with, every receiver
-    would refuse the bytes, so nothing is checked twice here.
+    The outbox holds nothing else: its only writer takes `Sealed` values. Were the database tampered with, every
+    receiver would refuse the bytes, so nothing is checked twice here.
     """
     return Sealed(body)

@@ -1,17 +1,19 @@
-"""Each database test runs on a SQLite file and on a real PostgreSQL."""
+"""Each test of the durable store runs on a SQLite file and on a real PostgreSQL."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from messaging.stores.sql import SqlStore
+from tests.support.databases import database_url, postgres_server, postgres_url
+
+__all__ = ["database_url", "engine", "postgres_server", "postgres_url", "store"]
 
 
-@pytest.fixture(params=["sqlite"])
-async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/store.db")
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(database_url)
     yield engine
     await engine.dispose()
 

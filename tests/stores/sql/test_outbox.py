@@ -1,0 +1,101 @@
+import asyncio
+from uuid import uuid4
+
+from messaging.core.sealed import Label, Route
+from messaging.stores.base import InboxKey, Outgoing
+from messaging.stores.sql import SqlStore
+from tests.support.sealing import as_sealed
+
+
+async def stage(store: SqlStore, *bodies: bytes, commits: bool = True) -> None:
+    key = InboxKey("orders", "users", uuid4())
+    reservation = await store.inbox.reserve(key, leaf=b"\1" * 32, expires_at_ms=4_000_000_000_000, lease_s=1)
+    assert reservation.unit is not None
+    for body in bodies:
+        await reservation.unit.stage(
+            Outgoing(
+                sealed=as_sealed(body),
+                route=Route(exchange="messaging.events", routing_key="orders.placed.v1", mandatory=False),
+                label=Label(message_id=uuid4().hex, type="orders.placed/1"),
+            )
+        )
+    await (store.inbox.complete(reservation) if commits else store.inbox.release(reservation))
+
+
+async def test_what_a_handler_staged_waits_once_it_is_committed(store: SqlStore) -> None:
+    await stage(store, b"one", b"two")
+
+    rows = await store.outbox("orders").claim(limit=10, lease_s=60, owner="a")
+
+    assert [row.body for row in rows] == [b"one", b"two"]
+    assert rows[0].route == Route(exchange="messaging.events", routing_key="orders.placed.v1", mandatory=False)
+    assert rows[0].label.type == "orders.placed/1"
+
+
+async def test_what_was_rolled_back_never_leaves(store: SqlStore) -> None:
+    await stage(store, b"one", commits=False)
+
+    assert await store.outbox("orders").depth() == (0, 0)
+
+
+async def test_two_relays_never_hold_the_same_row(store: SqlStore) -> None:
+    await stage(store, b"one", b"two")
+    outbox = store.outbox("orders")
+
+    first, second = await asyncio.gather(
+        outbox.claim(limit=10, lease_s=60, owner="a"), outbox.claim(limit=10, lease_s=60, owner="b")
+    )
+
+    assert sorted(len(rows) for rows in (first, second)) == [0, 2]
+
+
+async def test_rows_of_a_killed_relay_are_taken_over_when_its_lease_ends(store: SqlStore) -> None:
+    await stage(store, b"one")
+    outbox = store.outbox("orders")
+    await outbox.claim(limit=10, lease_s=-1, owner="killed")
+
+    taken = await outbox.claim(limit=10, lease_s=60, owner="b")
+
+    assert [row.body for row in taken] == [b"one"]
+
+
+async def test_a_service_sees_only_its_own_rows(store: SqlStore) -> None:
+    await stage(store, b"one")
+
+    assert await store.outbox("users").claim(limit=10, lease_s=60, owner="a") == []
+
+
+async def test_deleted_rows_are_gone(store: SqlStore) -> None:
+    await stage(store, b"one", b"two")
+    outbox = store.outbox("orders")
+    rows = await outbox.claim(limit=10, lease_s=60, owner="a")
+
+    await outbox.delete([rows[0].id])
+
+    assert await outbox.depth() == (1, 0)
+
+
+async def test_a_postponed_row_comes_back_later_and_says_why(store: SqlStore) -> None:
+    await stage(store, b"one")
+    outbox = store.outbox("orders")
+    [row] = await outbox.claim(limit=10, lease_s=60, owner="a")
+
+    await outbox.postpone(row, delay_s=60, reason="nobody is bound")
+    at_once = await outbox.claim(limit=10, lease_s=60, owner="a")
+    await outbox.postpone(row, delay_s=-1, reason="nobody is bound")
+    [later] = await outbox.claim(limit=10, lease_s=60, owner="a")
+
+    assert at_once == []
+    assert later.attempts == 2
+
+
+async def test_a_parked_row_is_visible_and_in_nobodys_way(store: SqlStore) -> None:
+    await stage(store, b"one", b"two")
+    outbox = store.outbox("orders")
+    poison, good = await outbox.claim(limit=10, lease_s=60, owner="a")
+
+    await outbox.park(poison, reason="too large")
+    await outbox.delete([good.id])
+
+    assert await outbox.depth() == (0, 1)
+    assert await outbox.claim(limit=10, lease_s=60, owner="a") == []
