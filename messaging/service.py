@@ -39,6 +39,7 @@ from messaging.runtime.seams import Seams
 from messaging.runtime.tasks import Tasks
 from messaging.runtime.trust_watch import watch_trust
 from messaging.settings import Settings
+from messaging.stores.base import Store
 from messaging.stores.memory import MemoryInbox
 from messaging.transports.base import LinkState, TransportState
 from messaging.transports.memory import MemoryBroker
@@ -61,6 +62,7 @@ class Service(Router):
     Args:
         name: Its name: the first part of the messages it owns, and of its queues.
         settings: What the installation decides; by default read from the environment when the service starts.
+        store: Durable inbox and outbox; default: memory. A store that the lifespan yields counts as well.
         lifespan: Opens what handlers need and yields it, one object or a tuple; `context.resource(Type)` finds it.
         middleware: Wraps every handler, the first outermost.
         version: Shown in faults and logs.
@@ -75,6 +77,7 @@ class Service(Router):
         name: str,
         settings: Settings | None = None,
         *,
+        store: Store | None = None,
         lifespan: Lifespan | None = None,
         middleware: Sequence[Middleware] = (),
         version: str = "",
@@ -84,6 +87,7 @@ class Service(Router):
         self.name = check_service(name)
         self.version = version
         self._settings = settings
+        self._store = store
         self._lifespan = lifespan
         self._middleware = tuple(middleware)
         self._retry = RetryPolicy() if retry is None else retry
@@ -208,10 +212,11 @@ class Service(Router):
                 watch.spawn(watch_trust(parts.trust, bundle, poll_s=poll_s), name=f"{self.name} trust")
             self._parts = parts
             stack.push_async_callback(parts.replies.aclose)
-            engine = self._engine_of(parts, settings, seams)
             opened = None if self._lifespan is None else await stack.enter_async_context(self._lifespan(self))
+            resources = _listed(opened)
+            engine = self._engine_of(parts, settings, seams, _store_of(self._store, resources))
             stack.push_async_callback(self._drain, engine)
-            await engine.start(_listed(opened))
+            await engine.start(resources)
             self._engine = engine
             self._stack = stack.pop_all()
         log.info("service.started", service=self.name, instance=parts.instance, version=self.version)
@@ -329,14 +334,16 @@ class Service(Router):
 
     # ---- inside
 
-    def _engine_of(self, parts: Parts, settings: Settings, seams: Seams | None) -> Engine:
+    def _engine_of(self, parts: Parts, settings: Settings, seams: Seams | None, store: Store | None) -> Engine:
+        inbox = MemoryInbox(ambient=parts.ambient, max_ids=settings.inbox_ids, ttl_s=settings.inbox_ttl_s)
         return Engine(
             parts,
             self,
             identity=Identity(
                 service=self.name, instance=parts.instance, host=socket.gethostname(), version=self.version
             ),
-            inbox=MemoryInbox(ambient=parts.ambient, max_ids=settings.inbox_ids, ttl_s=settings.inbox_ttl_s),
+            inbox=inbox if store is None else store.inbox,
+            store=store,
             retry=self._retry,
             limits=EngineLimits(
                 prefetch=settings.prefetch,
@@ -377,7 +384,7 @@ class Service(Router):
 
     async def _is_idle(self) -> bool:
         engine = self._engine
-        if engine is None or engine.running:
+        if engine is None or not engine.is_idle:
             return engine is None
         settings = self._running_with or self.settings
         if settings.is_embedded:
@@ -391,6 +398,10 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def _ignore_stop_signals(loop: asyncio.AbstractEventLoop) -> None:
     for signum in _STOP_SIGNALS:
         loop.remove_signal_handler(signum)
+
+
+def _store_of(given: Store | None, resources: Sequence[object]) -> Store | None:
+    return given or next((resource for resource in resources if isinstance(resource, Store)), None)
 
 
 def _listed(opened: Any) -> Sequence[object]:

@@ -19,16 +19,17 @@ from messaging.core.inbox import Decision, RowState
 from messaging.core.message import contract_of
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, RetryPolicy, Skip, Verdict
 from messaging.errors import Disposition, MalformedError, SealError
-from messaging.runtime.context import Context, Outlet
+from messaging.runtime.context import Context
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.middleware import Call, Middleware, wrap
 from messaging.runtime.outcome import Identity, Outcomes
 from messaging.runtime.replaying import Replaying, read_replay
 from messaging.runtime.router import FIRST_RUNG_MS, Handler, Router
+from messaging.runtime.staging import Outlets
 from messaging.security.content import split_fault
 from messaging.security.open import Opener
 from messaging.security.verified import Verified
-from messaging.stores.base import Inbox, InboxKey
+from messaging.stores.base import Inbox, InboxKey, StoreUnavailableError
 
 __all__ = ["Consumer", "GivenBack"]
 
@@ -63,7 +64,7 @@ class Consumer:
         router: Router,
         opener: Opener,
         inbox: Inbox,
-        outlet: Outlet,
+        outlets: Outlets,
         ambient: Ambient,
         retry: RetryPolicy,
         timeout_s: float,
@@ -75,7 +76,7 @@ class Consumer:
         self._router = router
         self._opener = opener
         self._inbox = inbox
-        self._outlet = outlet
+        self._outlets = outlets
         self._retry = retry
         self._timeout_s = timeout_s
         self._calls = {handler.key: wrap(around(handler), middleware) for handler in router.handlers}
@@ -98,13 +99,17 @@ class Consumer:
             return Bury(reason="crash_loop")
         try:
             early = await self._believe(handling)
-            return await self._run(handling) if early is None else early
+            verdict = await self._run(handling) if early is None else early
         except SealError as error:
-            return await self._refused(handling, error)
+            verdict = await self._refused(handling, error)
         except GivenBack:
             raise
         except Exception as error:  # noqa: BLE001 - the one place where anything a handler raises becomes data
-            return self._outcomes.failed(handling, error)
+            verdict = self._outcomes.failed(handling, error)
+        if handling.holds_lease and (handling.fault is not None or not isinstance(verdict, Ack)):
+            # Nothing that failed is kept, and no transaction stays open while the broker is asked.
+            await self._inbox.undo(handling.lease)
+        return verdict
 
     # ---- believe: verify, reserve, open
 
@@ -120,8 +125,8 @@ class Consumer:
         while True:
             try:
                 return await self._open(handling)
-            except SealError as error:
-                if error.disposition is not Disposition.LOCAL:
+            except (SealError, StoreUnavailableError) as error:
+                if isinstance(error, SealError) and error.disposition is not Disposition.LOCAL:
                     raise
                 self._held[id(handling)] = str(error)
                 log.warning("delivery.held", queue=handling.delivery.queue, reason=str(error))
@@ -229,16 +234,22 @@ class Consumer:
         handling.attempt = handling.delivery.attempt
         while True:
             try:
-                result = await self._call(handling, handler, message, envelope)
+                self._answer(handling, handler, await self._call(handling, handler, message, envelope))
+                await self._inbox.complete(handling.lease, reply=handling.reply)
             except Exception as error:  # noqa: BLE001 - becomes a fault; see the module's rule
+                handling.reply = None
                 verdict = self._outcomes.failed(handling, error)
             else:
-                self._answer(handling, handler, result)
+                handling.fault = None
+                self._outlets.note_commit()
                 return Ack()
             if not (isinstance(verdict, Retry) and verdict.in_process):
                 return verdict
             await asyncio.sleep(verdict.delay_s)
             handling.attempt += 1
+            handling.reservation = await self._inbox.renew(handling.lease)
+            if not handling.holds_lease:
+                return _unrunnable(handling.reservation.decision)
 
     def _fault_message(self, handling: Handling, envelope: Envelope) -> tuple[Fault, Envelope]:
         original, plain = split_fault(envelope)
@@ -248,11 +259,12 @@ class Consumer:
         return Fault.from_map(plain), command.envelope()
 
     async def _call(self, handling: Handling, handler: Handler, message: Any, envelope: Envelope) -> Any:
+        unit = handling.lease.unit
         context = Context(
             envelope,
-            self._outlet,
+            self._outlets.of(unit),
             attempt=handling.attempt,
-            resources=self.resources,
+            resources=self.resources if unit is None else (unit.session, *self.resources),
             replayed_by=handling.replayed_by,
             replay_reason=handling.replay_reason,
         )

@@ -2,22 +2,28 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from messaging.core.retry import RetryPolicy
 from messaging.core.topology import Subscriptions
+from messaging.errors import MessagingError
 from messaging.runtime.admission import Intake
 from messaging.runtime.consumer import Consumer
 from messaging.runtime.handling import Part
 from messaging.runtime.middleware import Middleware
 from messaging.runtime.outcome import Identity
 from messaging.runtime.parts import Parts
+from messaging.runtime.relay import Relay
 from messaging.runtime.router import Router
 from messaging.runtime.seams import Seams
 from messaging.runtime.settle import Settler
-from messaging.stores.base import Inbox
+from messaging.runtime.staging import Outlets
+from messaging.runtime.tasks import Tasks
+from messaging.stores.base import Inbox, Store, StoreUnavailableError
 
 __all__ = ["Engine", "EngineLimits"]
 
@@ -44,6 +50,7 @@ class Engine:
         *,
         identity: Identity,
         inbox: Inbox,
+        store: Store | None = None,
         retry: RetryPolicy,
         limits: EngineLimits,
         middleware: Sequence[Middleware] = (),
@@ -54,12 +61,24 @@ class Engine:
         self._transport = parts.transport
         self._drain_timeout_s = limits.drain_timeout_s
         self._rungs = [names.rung(self._service, delay_ms) for delay_ms in parts.subscriptions.rungs_ms]
+        self._background = Tasks()
+        self._store = store
+        self._relay = (
+            None
+            if store is None
+            else Relay(
+                store.outbox(self._service),
+                transport=parts.transport,
+                owner=identity.instance,
+                timeout_s=limits.publish_timeout_s,
+            )
+        )
         self._consumer = Consumer(
             identity=identity,
             router=router,
             opener=parts.opener,
             inbox=inbox,
-            outlet=parts.publisher,
+            outlets=Outlets(parts.publisher, on_commit=self._wake_relay),
             ambient=parts.ambient,
             retry=retry,
             timeout_s=limits.handler_timeout_s,
@@ -93,6 +112,9 @@ class Engine:
             resources: What handlers find through their context.
         """
         self._consumer.resources = resources
+        if self._relay is not None and self._store is not None:
+            self._background.spawn(self._relay.run(), name=f"{self._service} relay")
+            self._background.spawn(_purge(self._store), name=f"{self._service} purge")
         for intake in self._intakes:
             await intake.start()
 
@@ -102,6 +124,22 @@ class Engine:
         stops = (intake.stop(timeout_s=self._drain_timeout_s) for intake in self._intakes)
         if not all(await asyncio.gather(*stops)):
             log.warning("service.drain_timed_out", service=self._service, timeout_s=self._drain_timeout_s)
+        # What the last handlers committed leaves now, or with the next process.
+        await self._background.cancel()
+        if self._relay is not None:
+            with suppress(TimeoutError, MessagingError):
+                async with asyncio.timeout(_LAST_RELAY_S):
+                    while await self._relay.relay_once():
+                        pass
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being handled or relayed."""
+        return not self.running and (self._relay is None or self._relay.is_idle)
+
+    def _wake_relay(self) -> None:
+        if self._relay is not None:
+            self._relay.wake()
 
     @property
     def running(self) -> int:
@@ -130,6 +168,21 @@ class Engine:
             if depth is not None and depth.messages:
                 return False
         return True
+
+
+_LAST_RELAY_S: Final = 5.0
+_PURGE_EVERY_S: Final = 600.0
+
+
+async def _purge(store: Store) -> None:
+    """Remove old rows now and then, for ever."""
+    while True:
+        try:
+            removed = await store.purge()
+            log.debug("inbox.purged", removed=removed)
+        except StoreUnavailableError as error:
+            log.warning("inbox.unpurged", reason=str(error))
+        await asyncio.sleep(_PURGE_EVERY_S)
 
 
 def _parts_of(subscriptions: Subscriptions) -> list[Part]:

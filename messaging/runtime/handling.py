@@ -5,6 +5,8 @@ from enum import Enum
 
 from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
 from messaging.core.fault import Fault
+from messaging.core.inbox import Decision
+from messaging.errors import ConfigurationError
 from messaging.runtime.router import Handler
 from messaging.security.verified import Verified
 from messaging.stores.base import Reservation
@@ -63,6 +65,22 @@ class Handling:
     earlier_attempts: int = 0
     is_forged: bool = False
     words: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether the inbox let it run."""
+        return self.reservation is not None and self.reservation.decision is Decision.RUN
+
+    @property
+    def lease(self) -> Reservation:
+        """The inbox's lease of what runs.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if self.reservation is None:
+            raise ConfigurationError("a delivery runs only with the inbox's lease")
+        return self.reservation
 
     def described(self) -> dict[str, object]:
         """Return what logs may say of it: nothing that was not verified."""

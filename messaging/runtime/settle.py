@@ -16,7 +16,7 @@ from messaging.core.names import is_service
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, Skip, Verdict
 from messaging.core.sealed import Route
 from messaging.core.topology import Names, dead_routing_key
-from messaging.errors import ConfigurationError, MessagingError, TransportError
+from messaging.errors import ConfigurationError, MessagingError
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.rate import RateLimit
@@ -71,7 +71,7 @@ class Settler:
                 await self._carry_out(handling, verdict)
             except MessagingError as error:
                 log.warning("delivery.unsettled", reason=str(error), **handling.described())
-                if not isinstance(error, TransportError):
+                if not error.transient:
                     _simplify(handling)
             else:
                 return
@@ -122,8 +122,9 @@ class Settler:
     async def _done(self, handling: Handling) -> None:
         if handling.part is Part.REQUESTS and handling.reply is not None:
             await self._reply(handling, handling.reply)
-        if handling.reservation is not None and handling.reservation.token is not None:
-            await self._inbox.complete(handling.reservation, reply=handling.reply)
+        if handling.fault is not None:
+            # What failed may run again when its caller asks again.
+            await self._release(handling)
         self._count("handled")
         if handling.fault is None:
             log.debug("delivery.handled", **handling.described())
@@ -168,8 +169,8 @@ class Settler:
             await self._bury_raw(handling)
         else:
             await self._bury_with(handling, verified, fault)
-        if handling.reservation is not None and handling.reservation.token is not None:
-            await self._inbox.fail(handling.reservation)
+        if handling.holds_lease:
+            await self._inbox.fail(handling.lease)
         self._count("buried")
         log.error(
             "delivery.buried",
@@ -245,8 +246,8 @@ class Settler:
         )
 
     async def _release(self, handling: Handling) -> None:
-        if handling.reservation is not None and handling.reservation.token is not None:
-            await self._inbox.release(handling.reservation)
+        if handling.holds_lease:
+            await self._inbox.release(handling.lease)
 
     def _own(self, part: str) -> Route:
         return Route(

@@ -1,14 +1,16 @@
-"""`StagingOutlet`: what a handler sends becomes a row of its transaction, and leaves only if that commits."""
+"""Where a handler's messages go: at once to the broker, or into the handler's transaction, and out once it commits."""
 
+from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
 from messaging.core.envelope import Envelope
 from messaging.core.message import Command, Event, Request
+from messaging.runtime.context import Outlet
 from messaging.runtime.publisher import Publisher
 from messaging.stores.base import Unit
 
-__all__ = ["StagingOutlet"]
+__all__ = ["Outlets", "StagingOutlet"]
 
 R = TypeVar("R")
 
@@ -63,3 +65,24 @@ class StagingOutlet:
     ) -> R:
         """Ask at once."""
         return await self._publisher.request(request, cause=cause, message_id=message_id, timeout_s=timeout_s)
+
+
+class Outlets:
+    """The ways out that a service's handlers may get.
+
+    Args:
+        publisher: The direct one.
+        on_commit: Called after each handler whose work was committed.
+    """
+
+    def __init__(self, publisher: Publisher, *, on_commit: Callable[[], None]) -> None:
+        self._publisher = publisher
+        self._on_commit = on_commit
+
+    def of(self, unit: Unit | None) -> Outlet:
+        """Return the way out of one run: through its transaction if it has one."""
+        return self._publisher if unit is None else StagingOutlet(self._publisher, unit)
+
+    def note_commit(self) -> None:
+        """Say that a handler's work was committed."""
+        self._on_commit()

@@ -7,7 +7,7 @@ process that was stopped and wakes up late does no harm.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from messaging.core.inbox import Decision, Replaying, RowState
@@ -165,6 +165,7 @@ class Outbox(Protocol):
         """Return how many rows wait and how many are parked."""
 
 
+@runtime_checkable
 class Store(Protocol):
     """A durable inbox with its outboxes."""
 

@@ -89,6 +89,13 @@ class MemoryInbox:
             self._keep(self._rows[reservation.key], reply)
         return held
 
+    async def renew(self, reservation: Reservation) -> Reservation:
+        """Go on: there is nothing to undo, handlers write elsewhere."""
+        return reservation
+
+    async def undo(self, reservation: Reservation) -> None:
+        """Nothing to undo, see `renew`."""
+
     async def fail(self, reservation: Reservation) -> bool:
         """Record that the message was buried."""
         return self._settle(reservation, RowState.FAILED)

@@ -4,6 +4,7 @@ The transaction is the lease. A concurrent duplicate waits at the insert and the
 all, and the message runs again. So nothing is ever half done, and there is no lease to expire.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging.core.inbox import Decision, Replaying, RowState, judge
 from messaging.errors import ConfigurationError
-from messaging.stores.base import InboxKey, Outgoing, Reservation
+from messaging.stores.base import InboxKey, Outgoing, Reservation, StoreUnavailableError
 from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.outbox import stage
 from messaging.stores.sql.schema import INBOX
@@ -136,7 +137,9 @@ class SqlInbox:
     async def undo(self, reservation: Reservation) -> None:
         """Roll back what a failed run did; the row goes with it."""
         if reservation.unit is not None:
-            await _unit_of(reservation).close()
+            # A database that is gone has rolled back by itself.
+            with suppress(StoreUnavailableError):
+                await _unit_of(reservation).close()
 
     async def fail(self, reservation: Reservation) -> bool:
         """Record that the message was buried, and that the wrapper which replayed it is spent."""
