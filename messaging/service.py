@@ -34,6 +34,7 @@ from messaging.runtime.middleware import Middleware
 from messaging.runtime.outcome import Identity
 from messaging.runtime.parts import Parts
 from messaging.runtime.publisher import Publisher
+from messaging.runtime.resources import listed, store_among
 from messaging.runtime.router import Router
 from messaging.runtime.seams import Seams
 from messaging.runtime.tasks import Tasks
@@ -213,8 +214,8 @@ class Service(Router):
             self._parts = parts
             stack.push_async_callback(parts.replies.aclose)
             opened = None if self._lifespan is None else await stack.enter_async_context(self._lifespan(self))
-            resources = _listed(opened)
-            engine = self._engine_of(parts, settings, seams, _store_of(self._store, resources))
+            resources = listed(opened)
+            engine = self._engine_of(parts, settings, seams, store_among(self._store, resources))
             stack.push_async_callback(self._drain, engine)
             await engine.start(resources)
             self._engine = engine
@@ -383,8 +384,7 @@ class Service(Router):
                 )
 
     async def _is_idle(self) -> bool:
-        engine = self._engine
-        if engine is None or not engine.is_idle:
+        if (engine := self._engine) is None or not engine.is_idle:
             return engine is None
         settings = self._running_with or self.settings
         if settings.is_embedded:
@@ -398,14 +398,3 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def _ignore_stop_signals(loop: asyncio.AbstractEventLoop) -> None:
     for signum in _STOP_SIGNALS:
         loop.remove_signal_handler(signum)
-
-
-def _store_of(given: Store | None, resources: Sequence[object]) -> Store | None:
-    return given or next((resource for resource in resources if isinstance(resource, Store)), None)
-
-
-def _listed(opened: Any) -> Sequence[object]:
-    """What a lifespan yielded, as a list: nothing, one object, or several."""
-    if opened is None:
-        return ()
-    return tuple(opened) if isinstance(opened, tuple | list) else (opened,)

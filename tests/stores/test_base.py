@@ -31,7 +31,7 @@ def test_a_reservation_holds_nothing_unless_it_says_so() -> None:
 
 
 def test_the_port_has_one_method_for_each_step_of_a_row() -> None:
-    assert METHODS == ["state", "reserve", "reserve_replay", "complete", "fail", "release"]
+    assert METHODS == ["state", "reserve", "reserve_replay", "complete", "renew", "undo", "fail", "release"]
 
 
 @pytest.mark.parametrize("name", METHODS)

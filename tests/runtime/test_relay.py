@@ -1,0 +1,129 @@
+import asyncio
+from collections.abc import Sequence
+from uuid import uuid4
+
+import pytest
+
+from messaging.ambient import real_ambient
+from messaging.core.sealed import Label, Route
+from messaging.core.topology import Binding as Bound
+from messaging.core.topology import Exchange, Queue, Topology
+from messaging.errors import MessageTooLargeError
+from messaging.runtime.relay import ATTEMPTS_MAX, Relay
+from messaging.stores.base import Claimed, StoreUnavailableError
+from messaging.transports.memory import MemoryBroker, MemoryTransport
+
+
+class Rows:
+    """An outbox in a list, with the port's methods."""
+
+    def __init__(self, *rows: Claimed) -> None:
+        self.waiting = list(rows)
+        self.postponed: list[tuple[int, float]] = []
+        self.parked: list[int] = []
+        self.outages = 0
+
+    async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
+        if self.outages:
+            self.outages -= 1
+            raise StoreUnavailableError("the database does not answer")
+        return self.waiting[:limit]
+
+    async def delete(self, ids: Sequence[int]) -> None:
+        self.waiting = [row for row in self.waiting if row.id not in ids]
+
+    async def postpone(self, row: Claimed, *, delay_s: float, reason: str) -> None:
+        self.waiting.remove(row)
+        self.postponed.append((row.id, delay_s))
+
+    async def park(self, row: Claimed, *, reason: str) -> None:
+        self.waiting.remove(row)
+        self.parked.append(row.id)
+
+    async def depth(self) -> tuple[int, int]:
+        return len(self.waiting), len(self.parked)
+
+
+def a_row(number: int, key: str = "bound", *, mandatory: bool = True, attempts: int = 0, body: bytes = b"x") -> Claimed:
+    return Claimed(
+        id=number,
+        attempts=attempts,
+        body=body,
+        route=Route(exchange="t.commands", routing_key=key, mandatory=mandatory),
+        label=Label(message_id=uuid4().hex, type="orders.place/1"),
+    )
+
+
+@pytest.fixture
+async def transport() -> MemoryTransport:
+    transport = MemoryTransport(MemoryBroker(body_max_bytes=1000), ambient=real_ambient())
+    await transport.connect()
+    await transport.declare(
+        Topology(
+            exchanges=(Exchange(name="t.commands", type="topic"),),
+            queues=(Queue(name="q"),),
+            bindings=(Bound(exchange="t.commands", queue="q", routing_key="bound"),),
+        )
+    )
+    return transport
+
+
+def a_relay(rows: Rows, transport: MemoryTransport) -> Relay:
+    return Relay(rows, transport=transport, owner="me", timeout_s=5.0)
+
+
+async def test_rows_leave_in_order_and_are_deleted_once_confirmed(transport: MemoryTransport) -> None:
+    rows = Rows(a_row(1, body=b"one"), a_row(2, body=b"two"))
+
+    looked_at = await a_relay(rows, transport).relay_once()
+
+    assert looked_at == 2
+    assert rows.waiting == []
+    assert transport.broker.bodies("q") == [b"one", b"two"]
+
+
+async def test_a_command_that_nobody_handles_waits_longer_each_time(transport: MemoryTransport) -> None:
+    rows = Rows(a_row(1, "unbound"), a_row(2, "unbound", attempts=3), a_row(3, "unbound", attempts=50))
+
+    await a_relay(rows, transport).relay_once()
+
+    assert rows.postponed == [(1, 1.0), (2, 8.0), (3, 60.0)]
+
+
+async def test_an_event_that_nobody_hears_is_done(transport: MemoryTransport) -> None:
+    rows = Rows(a_row(1, "unbound", mandatory=False))
+
+    await a_relay(rows, transport).relay_once()
+
+    assert (rows.waiting, rows.postponed, rows.parked) == ([], [], [])
+
+
+async def test_what_can_never_leave_is_parked_and_stops_nobody(transport: MemoryTransport) -> None:
+    rows = Rows(a_row(1, body=b"x" * 2000), a_row(2), a_row(3, "unbound", attempts=ATTEMPTS_MAX - 1))
+
+    await a_relay(rows, transport).relay_once()
+
+    assert rows.parked == [1, 3]
+    assert transport.broker.bodies("q") == [b"x"]
+    assert MessageTooLargeError.transient is False
+
+
+async def test_it_wakes_on_a_commit_and_outlives_an_outage_of_the_store(transport: MemoryTransport) -> None:
+    rows = Rows()
+    rows.outages = 1
+    relay = a_relay(rows, transport)
+    running = asyncio.create_task(relay.run())
+    try:
+        await asyncio.sleep(0)
+        rows.waiting.append(a_row(1))
+        relay.wake()
+        woken_idle = relay.is_idle
+        async with asyncio.timeout(5):
+            while rows.waiting or not relay.is_idle:  # noqa: ASYNC110 - the fake has no event to wait for
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    assert not woken_idle
+    assert transport.broker.bodies("q") == [b"x"]

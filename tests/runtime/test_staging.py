@@ -1,0 +1,74 @@
+from uuid import uuid4
+
+from messaging import Command, Context, Event, Service
+from messaging.runtime.staging import Outlets, StagingOutlet
+from messaging.stores.base import Outgoing
+from messaging.testing import Harness
+
+
+class PlaceOrder(Command, name="orders.place_order"):
+    pass
+
+
+class OrderPlaced(Event, name="orders.order_placed"):
+    pass
+
+
+class Unit:
+    """A transaction that only remembers what was staged."""
+
+    def __init__(self) -> None:
+        self.session = object()
+        self.staged: list[Outgoing] = []
+
+    async def stage(self, outgoing: Outgoing) -> None:
+        self.staged.append(outgoing)
+
+
+def services() -> tuple[Service, Service]:
+    orders, users = Service("orders"), Service("users")
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None: ...
+
+    @users.on_event(OrderPlaced)
+    async def hear(event: OrderPlaced, context: Context) -> None: ...
+
+    return orders, users
+
+
+async def test_what_is_sent_is_sealed_into_the_transaction_and_goes_nowhere_yet() -> None:
+    orders, users = services()
+    async with Harness(orders, users) as h:
+        unit = Unit()
+        outlet = StagingOutlet(orders.publisher, unit)
+
+        message_id = await outlet.send(PlaceOrder(), message_id=uuid4())
+        await outlet.publish(OrderPlaced())
+
+        assert [out.label.type for out in unit.staged] == ["orders.place_order/1", "orders.order_placed/1"]
+        assert [out.route.mandatory for out in unit.staged] == [True, False]
+        assert unit.staged[0].label.message_id == message_id.hex
+        assert h.bodies("orders", "commands") == []
+
+
+async def test_an_event_without_subscribers_is_not_staged() -> None:
+    orders, _ = services()
+    async with Harness(orders):
+        unit = Unit()
+
+        await StagingOutlet(orders.publisher, unit).publish(OrderPlaced())
+
+        assert unit.staged == []
+
+
+async def test_a_run_without_a_transaction_sends_directly() -> None:
+    orders, users = services()
+    commits: list[None] = []
+    async with Harness(orders, users):
+        outlets = Outlets(orders.publisher, on_commit=lambda: commits.append(None))
+        outlets.note_commit()
+
+        assert outlets.of(None) is orders.publisher
+        assert isinstance(outlets.of(Unit()), StagingOutlet)
+        assert commits == [None]

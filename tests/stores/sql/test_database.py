@@ -1,0 +1,71 @@
+import asyncio
+import time
+
+import pytest
+from sqlalchemy import literal, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from messaging.stores.base import StoreUnavailableError
+from messaging.stores.sql.database import Database, mapped
+
+
+async def test_the_clock_is_the_databases_in_milliseconds(engine: AsyncEngine) -> None:
+    database = Database(engine)
+
+    async with engine.connect() as connection:
+        now_ms = await connection.scalar(select(database.now_ms()))
+
+    assert now_ms is not None
+    assert abs(int(now_ms) - time.time() * 1000) < 60_000
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+async def test_the_larger_of_two_is_found_by_either_kind(engine: AsyncEngine, first: int, second: int) -> None:
+    database = Database(engine)
+
+    async with engine.connect() as connection:
+        assert await connection.scalar(select(database.larger(literal(first), literal(second)))) == 2
+
+
+async def test_several_replicas_may_make_the_tables_at_once(engine: AsyncEngine) -> None:
+    await asyncio.gather(*(Database(engine).create_tables() for _ in range(4)))
+
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM messaging_inbox")) == 0
+
+
+async def test_writers_of_one_process_queue_instead_of_failing(engine: AsyncEngine) -> None:
+    database = Database(engine)
+    await database.create_tables()
+
+    async def write() -> None:
+        async with database.writing() as connection:
+            await connection.execute(text("DELETE FROM messaging_outbox"))
+
+    await asyncio.gather(*(write() for _ in range(20)))
+
+
+async def test_a_database_that_is_not_there_is_local_trouble() -> None:
+    engine = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+
+    with pytest.raises(StoreUnavailableError, match="does not answer"):
+        await Database(engine).create_tables()
+
+
+async def test_sqlite_waits_for_the_disk_and_writes_ahead(tmp_path: object) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
+    Database(engine)
+
+    async with engine.connect() as connection:
+        modes = [await connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous")]
+    await engine.dispose()
+
+    assert modes == ["wal", 2]
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(ValueError, match="mine"), mapped():
+        raise ValueError("mine")
+    with pytest.raises(StoreUnavailableError), mapped():
+        raise OperationalError("SELECT 1", {}, Exception("gone"))

@@ -1,0 +1,11 @@
+from messaging.stores.sql import metadata
+from messaging.stores.sql.schema import INBOX, OUTBOX
+
+
+def test_the_tables_can_be_included_in_an_applications_own() -> None:
+    assert set(metadata.tables) == {"messaging_inbox", "messaging_outbox"}
+    assert all(table.metadata is metadata for table in (INBOX, OUTBOX))
+
+
+def test_a_message_is_one_row_for_each_service_that_handles_it() -> None:
+    assert [column.name for column in INBOX.primary_key] == ["service", "sender", "message_id"]

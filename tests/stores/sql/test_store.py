@@ -1,0 +1,186 @@
+"""Whole services over the durable store: one transaction for inbox, business rows and what is sent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Column, MetaData, Table, Uuid, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from messaging import Command, ConfigurationError, Context, Event, Reject, Request, RetryPolicy, Service
+from messaging.stores.sql import SqlStore
+from messaging.testing import Harness
+
+_business = MetaData()
+# No primary key: a second run would leave a second row.
+EFFECTS = Table("effects", _business, Column("order_id", Uuid))
+
+
+class PlaceOrder(Command, name="orders.place_order"):
+    order_id: UUID
+
+
+class OrderPlaced(Event, name="orders.order_placed"):
+    order_id: UUID
+
+
+class CountOrders(Request[int], name="orders.count_orders"):
+    pass
+
+
+class World:
+    """An orders service on a database, and what its handler shall do."""
+
+    def __init__(self, store: SqlStore, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.failures: list[BaseException] = []
+        self.heard: list[UUID] = []
+        self.orders = Service("orders", store=store, retry=RetryPolicy(immediate=1, delays_s=(1.0,)))
+        self.users = Service("users")
+        self.orders.on_command(PlaceOrder)(self.place_order)
+        self.orders.on_request(CountOrders)(self.count_orders)
+        self.users.on_event(OrderPlaced)(self.hear)
+
+    async def place_order(self, command: PlaceOrder, context: Context) -> None:
+        session = context.resource(AsyncSession)
+        await session.execute(insert(EFFECTS).values(order_id=command.order_id))
+        await context.publish(OrderPlaced(order_id=command.order_id))
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def count_orders(self, request: CountOrders, context: Context) -> int:
+        count = await context.resource(AsyncSession).scalar(select(func.count()).select_from(EFFECTS))
+        return int(count or 0)
+
+    async def hear(self, event: OrderPlaced, context: Context) -> None:
+        self.heard.append(event.order_id)
+
+    async def effects(self) -> int:
+        async with self.engine.connect() as connection:
+            return int(await connection.scalar(select(func.count()).select_from(EFFECTS)) or 0)
+
+
+@pytest.fixture
+async def world(store: SqlStore, engine: AsyncEngine) -> World:
+    async with engine.begin() as connection:
+        await connection.run_sync(_business.create_all)
+    return World(store, engine)
+
+
+async def test_one_commit_covers_the_business_row_and_the_event(world: World) -> None:
+    order_id = uuid4()
+
+    async with Harness(world.orders, world.users) as h:
+        await h.send(PlaceOrder(order_id=order_id), sender="users")
+        await h.settled()
+        await heard(world, h, 1)
+
+    assert await world.effects() == 1
+    assert world.heard == [order_id]
+
+
+async def test_a_failed_run_leaves_no_row_and_sends_nothing(world: World) -> None:
+    world.failures = [ConnectionError("first"), ConnectionError("second")]
+
+    async with Harness(world.orders, world.users) as h:
+        await h.send(PlaceOrder(order_id=uuid4()), sender="users")
+        await h.settled()
+        between = (await world.effects(), list(world.heard))
+        await h.advance(1.0)
+        await heard(world, h, 1)
+
+    assert between == (0, [])
+    assert await world.effects() == 1
+    assert len(world.heard) == 1
+
+
+async def test_a_buried_message_leaves_nothing_and_its_replay_applies_it_once(world: World) -> None:
+    world.failures = [Reject("closed")]
+
+    async with Harness(world.orders, world.users) as h:
+        await h.send(PlaceOrder(order_id=uuid4()), sender="users")
+        await h.settled()
+        buried = (len(h.dead("orders")), await world.effects())
+        await h.replay("orders", reason="open again")
+        await h.settled()
+        await heard(world, h, 1)
+
+        assert h.dead("orders") == []
+    assert buried == (1, 0)
+    assert await world.effects() == 1
+
+
+async def test_a_repeated_id_is_applied_once_even_after_a_restart(world: World) -> None:
+    message_id, command = uuid4(), PlaceOrder(order_id=uuid4())
+
+    for _ in range(2):
+        async with Harness(world.orders, world.users) as h:
+            await h.send(command, sender="users", message_id=message_id)
+            await h.settled()
+
+    assert await world.effects() == 1
+
+
+async def test_many_commands_at_once_are_each_applied_once(world: World) -> None:
+    commands = [PlaceOrder(order_id=uuid4()) for _ in range(50)]
+
+    async with Harness(world.orders, world.users) as h:
+        await asyncio.gather(*(h.send(command, sender="users") for command in commands))
+        await h.settled()
+        await heard(world, h, 50)
+
+    assert await world.effects() == 50
+    assert sorted(world.heard) == sorted(command.order_id for command in commands)
+
+
+async def test_requests_read_in_a_transaction_too(world: World) -> None:
+    async with Harness(world.orders, world.users) as h:
+        await h.send(PlaceOrder(order_id=uuid4()), sender="users")
+        await h.settled()
+
+        assert await h.request(CountOrders(), sender="users") == 1
+
+
+async def test_what_a_killed_process_committed_leaves_with_the_next(world: World, store: SqlStore) -> None:
+    order_id = uuid4()
+    async with Harness(world.orders, world.users) as h:
+        await h.send(PlaceOrder(order_id=order_id), sender="users")
+        await h.settled()
+        await heard(world, h, 1)
+
+    assert await store.outbox("orders").depth() == (0, 0)
+
+
+async def test_a_store_that_the_lifespan_yields_is_used(engine: AsyncEngine, world: World) -> None:
+    @asynccontextmanager
+    async def resources(_service: Service) -> AsyncIterator[SqlStore]:
+        yield SqlStore(engine)
+
+    seen: list[object] = []
+    orders = Service("orders", lifespan=resources)
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        seen.append(context.resource(AsyncSession))
+
+    async with Harness(orders) as h:
+        await h.send(PlaceOrder(order_id=uuid4()), sender="users")
+        await h.settled()
+
+    assert len(seen) == 1
+
+
+def test_other_databases_are_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="'mysql'"):
+        SqlStore(SimpleNamespace(dialect=SimpleNamespace(name="mysql")))  # type: ignore[arg-type]
+
+
+async def heard(world: World, harness: Harness, count: int) -> None:
+    """Wait for the relay, which works in real time."""
+    async with asyncio.timeout(10):
+        while len(world.heard) < count:  # noqa: ASYNC110 - the end of a whole pipeline, no single event marks it
+            await asyncio.sleep(0.01)
+    await harness.settled()
