@@ -111,7 +111,8 @@ class Stage(Harness):
         )
 
     def sealed(self, message: Message, sender: str, *, life_ms: int = LIFE_MS, id: UUID | None = None) -> bytes:
-        """Return the bytes that a sender would publish."""
+        """Return the bytes that a sender would publish; the owner of the message is known to the realm."""
+        self.trust.join(contract_of(message).owner)
         envelope = self.envelope(message, sender, life_ms=life_ms, id=id)
         return self.sealer(sender).seal(envelope, routing_key=routing_key(envelope.name, envelope.version))
 

@@ -1,0 +1,265 @@
+"""The crash fuse: one delivery at a time until something ended well, and what kills its workers ends up alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from messaging import Context, Service
+from messaging.core.topology import Subscriptions
+from messaging.errors import ConnectionLostError
+from messaging.runtime.admission import SUSPECT_DELIVERIES
+from messaging.runtime.settle import Settler
+from messaging.transports.base import Delivery
+from messaging.transports.memory import MemoryTransport
+from messaging.transports.memory.consumer import MemorySubscription
+from tests.support.logs import Logs
+from tests.support.shop import CountOrders, OrderPlaced, PlaceOrder
+from tests.support.stage import Stage
+from tests.support.waiting import eventually, holds
+
+POISON = 13
+
+
+@asynccontextmanager
+async def running(stage: Stage, service: Service) -> AsyncIterator[Service]:
+    """Run a service that comes late to the stage."""
+    stage.trust.join(service.name, service.subscriptions)
+    await service.start(seams=stage._seams)
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+async def age(stage: Stage, body: bytes, *, times: int) -> None:
+    """Let a message of the commands queue come back so often, as if its workers had died."""
+    transport = MemoryTransport(stage.broker, ambient=stage.clock.ambient)
+    await transport.connect()
+    seen = 0
+
+    def reject(delivery: Delivery) -> None:
+        nonlocal seen
+        if delivery.body == body and seen < times:
+            seen += 1
+            delivery.reject()
+
+    await transport.consume(stage.names.queue("orders", "commands"), reject, prefetch=0)
+    await eventually(lambda: seen == times)
+    await transport.aclose()
+
+
+def a_service(started: list[int], gate: asyncio.Event) -> Service:
+    orders = Service("orders")
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        started.append(command.number)
+        await gate.wait()
+
+    return orders
+
+
+async def test_the_first_delivery_runs_alone_and_the_rest_together() -> None:
+    started: list[int] = []
+    gate = asyncio.Event()
+    orders = a_service(started, gate)
+
+    async with Stage(orders) as stage:
+        for number in range(5):
+            await stage.send(PlaceOrder(number=number), sender="users")
+        await eventually(lambda: len(started) == 1)
+        await holds(lambda: orders.running == 1, 0.05)
+
+        gate.set()
+        await stage.settled()
+        gate.clear()
+        for number in range(5):
+            await stage.send(PlaceOrder(number=number), sender="users")
+        await eventually(lambda: orders.running == 5)
+        gate.set()
+
+
+async def test_no_more_than_the_prefetch_run_at_once() -> None:
+    started: list[int] = []
+    gate = asyncio.Event()
+    orders = a_service(started, gate)
+
+    async with Stage(orders, prefetch=3) as stage:
+        gate.set()
+        await stage.send(PlaceOrder(), sender="users")
+        await stage.settled()
+        gate.clear()
+        for number in range(5):
+            await stage.send(PlaceOrder(number=number), sender="users")
+        await eventually(lambda: orders.running == 3)
+        await holds(lambda: orders.running == 3, 0.05)
+        gate.set()
+        await stage.settled()
+
+    assert len(started) == 6
+
+
+async def test_a_message_that_came_back_again_and_again_runs_alone(logs: Logs) -> None:
+    orders = Service("orders")
+    beside: dict[int, int] = {}
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        await asyncio.sleep(0)
+        beside[command.number] = orders.running
+
+    async with Stage() as stage:
+        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
+        stage.trust.join("orders", orders.subscriptions)
+        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(20)]
+        for body in bodies:
+            stage.inject("orders", "commands", body)
+        await age(stage, bodies[10], times=SUSPECT_DELIVERIES)
+
+        async with running(stage, orders):
+            await stage.settled()
+            await eventually(lambda: len(beside) == 20)
+
+    assert beside[10] == 1
+    assert logs.events.count("consumer.narrowed") == 1
+
+
+async def test_what_kills_its_workers_is_buried_and_its_neighbours_are_not() -> None:
+    handled: list[int] = []
+
+    async def live_and_die(stage: Stage) -> bool:
+        """Run one worker until it dies or has nothing left to do; tell whether it died."""
+        orders, dead = Service("orders"), asyncio.Event()
+
+        @orders.on_command(PlaceOrder)
+        async def place_order(command: PlaceOrder, context: Context) -> None:
+            if command.number == POISON:
+                assert orders._parts is not None
+                assert isinstance(orders._parts.transport, MemoryTransport)
+                orders._parts.transport.kill()
+                dead.set()
+                await asyncio.Event().wait()
+            await asyncio.sleep(0)
+            handled.append(command.number)
+
+        async with running(stage, orders):
+            await eventually(lambda: dead.is_set() or not stage.depth("orders", "commands"))
+        return dead.is_set()
+
+    async with Stage(drain_timeout_s=0) as stage:
+        subscriptions = Subscriptions(commands=frozenset({("orders.place_order", 1)}), rungs_ms=(1_000,))
+        stage.broker.declare(stage.names.of_service("orders", subscriptions))
+        stage.trust.join("orders")
+        for number in range(40):
+            stage.inject("orders", "commands", stage.sealed(PlaceOrder(number=number), "users"))
+        crashes = 0
+        while await live_and_die(stage):
+            crashes += 1
+
+        assert crashes == 10
+        assert set(handled) == set(range(40)) - {POISON}
+        [letter] = stage.dead("orders")
+        assert letter.payload == {"number": POISON, "note": ""}
+        assert (letter.fault.error, letter.is_replayable) == ("crash_loop", True)
+
+
+async def test_events_have_the_fuse_too() -> None:
+    users = Service("users")
+
+    @users.on_event(OrderPlaced)
+    async def hear(event: OrderPlaced, context: Context) -> None:
+        raise AssertionError("it never runs")
+
+    async with Stage() as stage:
+        stage.broker.declare(stage.names.of_service("users", users.subscriptions))
+        stage.trust.join("users", users.subscriptions)
+        body = stage.sealed(OrderPlaced(), "orders")
+        stage.inject("users", "events", body)
+        transport = MemoryTransport(stage.broker, ambient=stage.clock.ambient)
+        await transport.connect()
+        seen: list[Delivery] = []
+
+        def reject(delivery: Delivery) -> None:
+            seen.append(delivery)
+            if len(seen) <= 10:
+                delivery.reject()
+
+        await transport.consume(stage.names.queue("users", "events"), reject, prefetch=1)
+        await eventually(lambda: len(seen) == 11)
+        await transport.aclose()
+
+        async with running(stage, users):
+            await stage.settled()
+
+        assert [letter.message_name for letter in stage.dead("users")] == ["orders.order_placed"]
+
+
+async def test_a_defect_while_settling_ends_in_the_dead_letters_not_in_a_standstill(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = Service("orders")
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        pass
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    monkeypatch.setattr(Settler, "_done", broken)
+
+    async with Stage(orders) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        await stage.settled()
+
+        assert logs.events.count("delivery.abandoned") == 10
+        assert len(reported) == 10
+        [letter] = stage.dead("orders")
+        assert letter.fault.error == "crash_loop"
+
+
+async def test_a_request_that_a_defect_stops_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = Service("orders")
+
+    @orders.on_request(CountOrders)
+    async def count_orders(request: CountOrders, context: Context) -> int:
+        return 1
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    monkeypatch.setattr(Settler, "_done", broken)
+
+    async with Stage(orders) as stage:
+        stage.inject("orders", "requests", stage.sealed(CountOrders(), "users"))
+        await stage.settled()
+
+        assert stage.depth("orders", "requests") == 0
+        assert len(stage.calls(count_orders)) == 1
+
+
+async def test_a_width_that_cannot_be_changed_is_logged_and_work_goes_on(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    gate = asyncio.Event()
+    gate.set()
+    orders = a_service(started, gate)
+
+    async def refuse(_: MemorySubscription, __: int) -> None:
+        raise ConnectionLostError("away")
+
+    monkeypatch.setattr(MemorySubscription, "resize", refuse)
+
+    async with Stage(orders) as stage:
+        for number in range(3):
+            await stage.send(PlaceOrder(number=number), sender="users")
+            await stage.settled()
+
+    assert started == [0, 1, 2]
+    assert [entry["reason"] for entry in logs.of("consumer.unresized")] == ["away"]
