@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _tell(options.folder.absolute(), embedded=options.broker == "embedded")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         problem("interrupted; everything that was started is stopped")
         return _INTERRUPTED
     except (MessagingError, OSError, ExceptionGroup) as error:
@@ -75,7 +75,7 @@ def _tell(folder: Path, *, embedded: bool) -> None:
         given_url = DemoSettings().broker_url
         with find_broker(folder / "broker", given_url=given_url, embedded=embedded, report=narrator.tell) as broker:
             narrator.tell(f"this is {broker.words}", mark="good")
-            asyncio.run(_perform(broker, folder, narrator))
+            asyncio.run(_interruptible(broker, folder, narrator))
     narrator.close(f"Done in {narrator.elapsed_s:.1f} s; nothing is left running. Logs and databases: {folder}")
 
 
@@ -91,6 +91,20 @@ def _alone_in(folder: Path) -> Iterator[None]:
         for name in ("data", "keys", "logs"):
             shutil.rmtree(folder / name, ignore_errors=True)
         yield
+
+
+async def _interruptible(broker: FoundBroker, folder: Path, narrator: Narrator) -> None:
+    """Perform the story; SIGTERM cancels it as Ctrl-C does."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is None:
+        raise RuntimeError("the story runs in a task")
+    # An exception out of a signal handler could be raised inside a callback, which would swallow it.
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await _perform(broker, folder, narrator)
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, _interrupt)
 
 
 async def _perform(broker: FoundBroker, folder: Path, narrator: Narrator) -> None:
