@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from messaging import Context, Service
+from messaging import Context, Reject, Service
 from messaging.core.topology import Subscriptions
 from messaging.errors import ConnectionLostError
 from messaging.runtime.admission import SUSPECT_DELIVERIES
@@ -196,21 +196,21 @@ async def test_events_have_the_fuse_too() -> None:
         assert [letter.message_name for letter in stage.dead("users")] == ["orders.order_placed"]
 
 
-async def test_a_defect_while_settling_ends_in_the_dead_letters_not_in_a_standstill(
+async def test_a_defect_while_burying_ends_in_the_dead_letters_not_in_a_standstill(
     logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders = Service("orders")
 
     @orders.on_command(PlaceOrder)
     async def place_order(command: PlaceOrder, context: Context) -> None:
-        pass
+        raise Reject("closed")
 
     async def broken(*_: object) -> None:
         raise RuntimeError("a defect")
 
     reported: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
-    monkeypatch.setattr(Settler, "_done", broken)
+    monkeypatch.setattr(Settler, "_bury_with", broken)
 
     async with Stage(orders) as stage:
         await stage.send(PlaceOrder(), sender="users")
@@ -220,6 +220,28 @@ async def test_a_defect_while_settling_ends_in_the_dead_letters_not_in_a_standst
         assert len(reported) == 10
         [letter] = stage.dead("orders")
         assert letter.fault.error == "crash_loop"
+
+
+async def test_a_defect_after_the_handler_ran_does_not_run_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = Service("orders")
+    runs: list[PlaceOrder] = []
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        runs.append(command)
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    monkeypatch.setattr(Settler, "_done", broken)
+
+    async with Stage(orders) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        await stage.settled()
+
+        assert len(runs) == 1
+        assert stage.dead("orders") == []
 
 
 async def test_a_request_that_a_defect_stops_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
