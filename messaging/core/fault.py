@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from messaging.core.codec import describe, pack_plain, plain_of
-from messaging.core.envelope import CODEC_MSGPACK, Envelope
+from messaging.core.envelope import CODEC_JSON, CODEC_MSGPACK, Envelope
 from messaging.errors import (
     InvalidPayloadError,
     MessagingError,
@@ -173,10 +173,12 @@ def _fields_of(error: BaseException) -> dict[str, Any]:
     if not isinstance(error, RemoteFailure):
         return {}
     try:
-        return cast("dict[str, Any]", plain_of(error.fields()))
+        plain = cast("dict[str, Any]", plain_of(error.fields()))
+        pack_plain(plain, CODEC_JSON)
     except InvalidPayloadError:
-        # What no codec takes cannot reach the caller as a field; the error and its words still do.
+        # The fault must travel in whichever codec its request has; without fields, the error and its words still do.
         return {}
+    return plain
 
 
 def _is_permanent(error: BaseException) -> bool:

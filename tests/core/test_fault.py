@@ -267,8 +267,9 @@ def test_fields_of_a_domain_failure_are_plain() -> None:
     assert Fault.of(OutOfStock(sku=UUID(int=1), blob=b"\xff")).fields == {"sku": str(UUID(int=1)), "blob": b"\xff"}
 
 
-def test_fields_that_no_codec_takes_are_left_out() -> None:
-    fault = Fault.of(Holding(what=object()))
+@pytest.mark.parametrize("what", [object(), float("nan"), {"$bytes": "AA=="}], ids=["object", "nan", "reserved key"])
+def test_fields_that_not_every_codec_takes_are_left_out(what: object) -> None:
+    fault = Fault.of(Holding(what=what))
 
     assert fault.fields == {}
     assert fault.error == "orders.holding"

@@ -166,6 +166,16 @@ async def test_an_aged_row_does_not_come_back_when_its_successor_is_released(rig
     assert (await rig.deliver(leaf=OTHER_LEAF)).decision is Decision.RUN
 
 
+async def test_another_run_in_the_process_goes_on_under_the_same_lease(rig: Rig) -> None:
+    reservation = await rig.deliver()
+
+    await rig.inbox.undo(reservation)
+    renewed = await rig.inbox.renew(reservation)
+
+    assert renewed == reservation
+    assert await rig.inbox.complete(renewed)
+
+
 # ---- answers of requests
 
 
