@@ -10,9 +10,7 @@ it behind the same methods. Rules:
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Self
-from uuid import UUID
 
 import aiormq
 from aiormq.abc import DeliveredMessage
@@ -21,30 +19,11 @@ from aiormq.exceptions import DeliveryError, PublishError
 from messaging.errors import PublishNotConfirmedError, UnroutableError
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection, close_channel
 from messaging.transports.amqp.errors import CLIENT_ERRORS, OutcomeUnknownError
+from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.settlements import How, Settlement, Settlements
 from messaging.transports.amqp.tasks import asked, end
 
-__all__ = ["Parcel", "PlainChannel"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
-    """One message as it goes out. The same parcel may be sent again: its bytes never change."""
-
-    body: bytes
-    exchange: str
-    routing_key: str
-    mandatory: bool
-    message_id: str
-    properties: aiormq.spec.Basic.Properties
-
-    @property
-    def id(self) -> UUID | None:
-        """The message id, when it is one of ours."""
-        try:
-            return UUID(hex=self.message_id)
-        except ValueError:
-            return None
+__all__ = ["PlainChannel"]
 
 
 class PlainChannel:

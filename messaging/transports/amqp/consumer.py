@@ -6,109 +6,28 @@ broker how many consumers the queue has. What does not add up is rebuilt.
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import aiormq
 import structlog
-from aiormq.abc import DeliveredMessage
 
-from messaging.core.ambient import Ambient
 from messaging.errors import ConfigurationError, ConnectionLostError, MessagingError, TopologyConflictError
 from messaging.transports.amqp.channel import PlainChannel
 from messaging.transports.amqp.connection import ENDING_TIMEOUT_S, RPC_TIMEOUT_S, Connection
 from messaging.transports.amqp.declare import look
-from messaging.transports.amqp.delivery import AmqpDelivery, Outlet
 from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error
-from messaging.transports.amqp.link import Link
-from messaging.transports.amqp.settlements import How
+from messaging.transports.amqp.feed import Feed, Surroundings
 from messaging.transports.amqp.tasks import end
 from messaging.transports.base import Delivery
 
-__all__ = ["AmqpSubscription", "Surroundings"]
+__all__ = ["AmqpSubscription"]
 
 _REBUILD_MIN_S: Final = 0.1
 _REBUILD_MAX_S: Final = 15.0
 _RESIZED: Final = "resized"
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a subscription needs of its transport.
-
-    Attributes:
-        link: The connection for consuming.
-        ambient: Clock and ids.
-        outlet: Where deliveries publish what they move.
-        declare: Makes the remembered topology exist again.
-        consumers_of: How many live subscriptions of ours read a queue.
-        note_dropped: Counts settlements that came too late.
-        check_s: Seconds between looks at tag, channel and connection.
-        count_s: Seconds between looks at the broker's count of consumers.
-    """
-
-    link: Link
-    ambient: Ambient
-    outlet: Outlet
-    declare: Callable[[Connection], Awaitable[None]]
-    consumers_of: Callable[[str], int]
-    note_dropped: Callable[[int], None]
-    check_s: float = 5.0
-    count_s: float = 30.0
-
-
-class _Feed:
-    """One channel's run of deliveries: counts what is unsettled and holds back what is beyond the bound."""
-
-    def __init__(self, channel: PlainChannel, subscription: "AmqpSubscription", around: Surroundings) -> None:
-        self.channel = channel
-        self.delivered_s = around.ambient.monotonic_s()
-        self.unsettled = 0
-        self.is_stopped = False
-        self._subscription = subscription
-        self._around = around
-        self._held: deque[AmqpDelivery] = deque()
-
-    def take(self, message: DeliveredMessage) -> None:
-        """Hand a message over, or hold it until there is room."""
-        self.delivered_s = self._around.ambient.monotonic_s()
-        delivery = AmqpDelivery(message, self._subscription.queue, self._settle, self._around.outlet)
-        if self.is_stopped:
-            # Handed over to nobody: it returns to the queue at once or with the channel.
-            self.channel.settle(message.delivery_tag or 0, How.GIVE_BACK)
-            return
-        self._held.append(delivery)
-        self.hand_over()
-
-    def hand_over(self) -> None:
-        """Hand over what is held and fits. A consumer that grew may bring more than its bound for a moment."""
-        prefetch = self._subscription.prefetch
-        while self._held and not self.is_stopped and (prefetch == 0 or self.unsettled < prefetch):
-            self.unsettled += 1
-            self._subscription.on_delivery(self._held.popleft())
-
-    def stop(self) -> None:
-        """Hand over nothing more, and give back what is held."""
-        self.is_stopped = True
-        while self._held:
-            self._held.popleft().give_back()
-
-    async def aclose(self) -> None:
-        """Close the channel; the broker delivers again what is unsettled."""
-        self.is_stopped = True
-        self._held.clear()
-        await self.channel.aclose()
-        self._around.note_dropped(self.channel.unsaid_settlements)
-
-    def _settle(self, tag: int, how: How) -> None:
-        if not self.channel.settle(tag, how):
-            self._around.note_dropped(1)
-        self.unsettled -= 1
-        self.hand_over()
 
 
 class AmqpSubscription:
@@ -128,7 +47,7 @@ class AmqpSubscription:
         self.prefetch = prefetch
         self._queue = queue
         self._around = around
-        self._feed: _Feed | None = None
+        self._feed: Feed | None = None
         self._is_live = False
         self._is_resizing = False
         self._task: asyncio.Task[None] | None = None
@@ -182,23 +101,27 @@ class AmqpSubscription:
         await self._stop()
         if self._feed is not None:
             self._feed.stop()
-            try:
-                async with asyncio.timeout(ENDING_TIMEOUT_S):
-                    await self._feed.channel.cancel()
-            except CLIENT_ERRORS as error:
-                _log.debug("consumer.lost", queue=self._queue, reason=str(error))
+            await self._is_answered(self._feed.channel.cancel())
 
     async def aclose(self) -> None:
         """Stop, let the broker read what was settled, and close the channel, within bounds."""
-        await self.cancel()
+        await self._stop()
         feed, self._feed = self._feed, None
         if feed is not None:
-            try:
-                async with asyncio.timeout(ENDING_TIMEOUT_S):
-                    await feed.channel.settled()
-            except CLIENT_ERRORS as error:
-                _log.debug("consumer.lost", queue=self._queue, reason=str(error))
+            feed.stop()
+            # A broker that does not answer the first question is not asked a second one.
+            if await self._is_answered(feed.channel.cancel()):
+                await self._is_answered(feed.channel.settled())
             await feed.aclose()
+
+    async def _is_answered(self, asking: Awaitable[None]) -> bool:
+        try:
+            async with asyncio.timeout(ENDING_TIMEOUT_S):
+                await asking
+        except CLIENT_ERRORS as error:
+            _log.debug("consumer.lost", queue=self._queue, reason=str(error) or type(error).__name__)
+            return False
+        return True
 
     async def _stop(self) -> None:
         self._is_live = False
@@ -208,7 +131,7 @@ class AmqpSubscription:
         if not self._started.done():
             self._started.cancel()
 
-    async def _grow(self, feed: _Feed) -> None:
+    async def _grow(self, feed: Feed) -> None:
         self._is_resizing = True
         try:
             # The broker applies a bound to consumers that start after it, not to those that run.
@@ -248,7 +171,7 @@ class AmqpSubscription:
             _log.warning("consumer.lost", queue=self._queue, reason=str(error))
 
     async def _consume_until_lost(self, connection: Connection) -> str:
-        feed = _Feed(await PlainChannel.open(connection, confirms=False), self, self._around)
+        feed = Feed(await PlainChannel.open(connection, confirms=False), self, self._around)
         try:
             await self._consume(feed)
         except CLIENT_ERRORS as error:
@@ -271,7 +194,7 @@ class AmqpSubscription:
         await feed.aclose()
         return reason
 
-    async def _consume(self, feed: _Feed) -> None:
+    async def _consume(self, feed: Feed) -> None:
         tag = self._around.ambient.new_id().hex
         await feed.channel.consume(self._queue, feed.take, prefetch=self.prefetch, tag=tag)
 
@@ -286,7 +209,7 @@ class AmqpSubscription:
         if isinstance(error, TopologyConflictError | ConfigurationError) and not self._started.done():
             self._started.set_exception(error)
 
-    async def _watch(self, feed: _Feed, connection: Connection) -> str:
+    async def _watch(self, feed: Feed, connection: Connection) -> str:
         counted_s = self._around.ambient.monotonic_s()
         while True:
             await asyncio.wait({feed.channel.gone}, timeout=self._around.check_s)
@@ -303,7 +226,7 @@ class AmqpSubscription:
                 if reason is not None:
                     return reason
 
-    async def _disagreement(self, feed: _Feed, connection: Connection) -> str | None:
+    async def _disagreement(self, feed: Feed, connection: Connection) -> str | None:
         ours = self._around.consumers_of(self._queue)
         try:
             depth = await look(connection, self._queue)

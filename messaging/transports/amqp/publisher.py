@@ -19,10 +19,11 @@ import structlog
 
 from messaging.core.ambient import Ambient
 from messaging.errors import ConnectionLostError, PublishNotConfirmedError
-from messaging.transports.amqp.channel import Parcel, PlainChannel
+from messaging.transports.amqp.channel import PlainChannel
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import OutcomeUnknownError, blamed
 from messaging.transports.amqp.link import Link
+from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.tasks import end
 
 __all__ = ["Publisher"]

@@ -13,28 +13,25 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-import aiormq
 import structlog
 
 from messaging.core.ambient import Ambient
 from messaging.core.sealed import Label, Route, Sealed
 from messaging.core.topology import Topology
 from messaging.errors import ConfigurationError, ConnectionLostError, TopologyConflictError
-from messaging.transports.amqp.channel import Parcel
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
-from messaging.transports.amqp.consumer import AmqpSubscription, Surroundings
+from messaging.transports.amqp.consumer import AmqpSubscription
 from messaging.transports.amqp.declare import declare, look, take_lock
 from messaging.transports.amqp.errors import Node
+from messaging.transports.amqp.feed import Surroundings
 from messaging.transports.amqp.link import Link
+from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.publisher import Publisher
 from messaging.transports.amqp.tasks import end
 from messaging.transports.base import Delivery, LinkState, QueueDepth, Subscription, TransportState
 
 __all__ = ["AmqpTransport"]
 
-CONTENT_TYPE: Final = "application/vnd.messaging.sealed"
-_PERSISTENT: Final = 2
-_TRANSIENT: Final = 1
 _WARN_EVERY_S: Final = 5.0
 _FLUSH_S: Final = 3.0
 # From worst to best: what health checks show is the worst.
@@ -257,29 +254,7 @@ class AmqpTransport:
         self._dropped += count
 
     def _parcel(self, body: bytes, route: Route, label: Label) -> Parcel:
-        # What a stranger sent without an id still needs one: returned messages are matched by it.
-        message_id = label.message_id or self._ambient.new_id().hex
-        headers: dict[str, int] = {}
-        if label.attempt > 1:
-            headers["x-attempt"] = label.attempt
-        if label.first_failed_ms is not None:
-            headers["x-first-failed"] = label.first_failed_ms
-        properties = aiormq.spec.Basic.Properties(
-            content_type=CONTENT_TYPE,
-            delivery_mode=_PERSISTENT if route.persistent else _TRANSIENT,
-            expiration=None if route.expiration_ms is None else str(max(0, route.expiration_ms)),
-            message_id=message_id,
-            message_type=label.type or None,
-            headers=dict(headers) or None,
-        )
-        return Parcel(
-            body=body,
-            exchange=route.exchange,
-            routing_key=route.routing_key,
-            mandatory=route.mandatory,
-            message_id=message_id,
-            properties=properties,
-        )
+        return Parcel.of(body, route, label, new_id=self._ambient.new_id)
 
     def _on_change(self) -> None:
         state = self.state

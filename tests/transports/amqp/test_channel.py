@@ -6,9 +6,10 @@ import pytest
 from aiormq.abc import DeliveredMessage
 
 from messaging.errors import PublishNotConfirmedError, UnroutableError
-from messaging.transports.amqp.channel import Parcel, PlainChannel
+from messaging.transports.amqp.channel import PlainChannel
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import Node, OutcomeUnknownError
+from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.settlements import How
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
