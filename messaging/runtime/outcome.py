@@ -3,6 +3,7 @@
 The table is that of docs/spec.md, "Where a refused message goes", and of docs/failure.md, "Verdicts".
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,8 @@ FIRST_RUNG_S: Final = FIRST_RUNG_MS / 1000
 # An unverified claim to come from ahead of my trust bundle buys this much patience, a verified one that much.
 LAG_UNVERIFIED_MS: Final = 60_000
 LAG_VERIFIED_MS: Final = 600_000
+# So many unverified claims may wait at a time: a flood of them must not go round and round on the ladder.
+LAG_UNVERIFIED_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,7 @@ class Outcomes:
         self._identity = identity
         self._ambient = ambient
         self._retry = retry
+        self._back_at_ms: deque[int] = deque()
 
     def failed(self, handling: Handling, error: Exception) -> Verdict:
         """Return the verdict on an exception; `handling.fault` and, of requests, `handling.reply` are set."""
@@ -106,11 +110,23 @@ class Outcomes:
         """Wait for a newer trust bundle or for this clock, but not for long: claims may be forged."""
         patience_ms = LAG_UNVERIFIED_MS if evidence is None else LAG_VERIFIED_MS
         since_ms = handling.delivery.first_failed_ms
-        if since_ms is None or 0 <= self._ambient.now_ms() - since_ms < patience_ms:
+        # A first failure in the future is another replica's clock, or a claim: the next hop says now instead.
+        in_time = since_ms is None or self._ambient.now_ms() - since_ms < patience_ms
+        if in_time and (evidence is not None or self._may_wait()):
             return Defer(delay_s=FIRST_RUNG_S, reason=str(error))
         handling.is_forged = evidence is None
         verdict = Skip if evidence is None else Refuse
         return verdict(code=error.code, reason=str(error))
+
+    def _may_wait(self) -> bool:
+        """Take one of the places for unverified claims until its holder is back from the rung, if one is free."""
+        now_ms = self._ambient.now_ms()
+        while self._back_at_ms and self._back_at_ms[0] <= now_ms:
+            self._back_at_ms.popleft()
+        if len(self._back_at_ms) >= LAG_UNVERIFIED_MAX:
+            return False
+        self._back_at_ms.append(now_ms + FIRST_RUNG_MS)
+        return True
 
     def _expired(self, handling: Handling, error: SealError, evidence: Verified | None) -> Verdict:
         """Bury what was worth keeping; nobody waits any more for the answer to an expired request."""

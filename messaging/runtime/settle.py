@@ -152,12 +152,13 @@ class Settler:
         log.info("delivery.deferred", delay_s=verdict.delay_s, reason=verdict.reason, **handling.described())
 
     async def _to_rung(self, handling: Handling, delay_ms: int, *, attempt: int) -> None:
-        delivery = handling.delivery
+        delivery, now_ms = handling.delivery, self._ambient.now_ms()
         await delivery.forward(
             # The rung keeps the routing key, so it names the queue to come back to.
             Route(exchange=self._names.rung(self._service, delay_ms), routing_key=delivery.queue),
             attempt=attempt,
-            first_failed_ms=delivery.first_failed_ms or self._ambient.now_ms(),
+            # Nothing has failed in the future, whatever the unsigned header says.
+            first_failed_ms=min(delivery.first_failed_ms or now_ms, now_ms),
             timeout_s=self._timeout_s,
         )
 
