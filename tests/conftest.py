@@ -7,6 +7,8 @@ import pytest
 from messaging.cli.broker_node import PrivateNode
 from tests.support.broker import Broker, a_broker, a_node, start_node
 
+pytest_plugins = ["tests.support.attack_report"]
+
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:

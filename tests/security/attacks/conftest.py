@@ -1,7 +1,7 @@
-"""Fixtures of the attacks: the arena, what was logged, and the exhibits in which secrets are searched for at the end."""
+"""Fixtures of the attacks: the arena, what was logged, and the exhibits that are searched for secrets at the end."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -11,32 +11,33 @@ from tests.support.exhibits import Exhibits
 from tests.support.logs import Logs
 
 SCAN = 49
+HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the search for secrets come after everything that could have spilled one."""
-    items.sort(key=lambda item: SCAN in numbers_of(item))
+    places = [place for place, item in enumerate(items) if HERE in item.path.parents]
+    attacks = sorted((items[place] for place in places), key=lambda item: SCAN in numbers_of(item))
+    for place, item in zip(places, attacks, strict=True):
+        items[place] = item
 
 
 @pytest.fixture(scope="session")
-def exhibits() -> Iterator[Exhibits]:
+def exhibits() -> Exhibits:
     """Everything said by the program in this session's attacks."""
-    found = Exhibits()
-    with found.watching():
-        yield found
+    return Exhibits()
 
 
 @pytest.fixture(autouse=True)
 def logs(exhibits: Exhibits) -> Iterator[Logs]:
     """What was logged in this test."""
-    with ExitStack() as stack:
-        found = Logs()
-        stack.enter_context(exhibits.listening(found))
+    found = Logs()
+    with exhibits.watching(), exhibits.listening(found):
         yield found
 
 
 @pytest.fixture
-async def arena(exhibits: Exhibits) -> AsyncIterator[Arena]:
+async def arena(logs: Logs, exhibits: Exhibits) -> AsyncIterator[Arena]:
     """The realm's services, running."""
     async with Arena() as found:
         yield found

@@ -1,0 +1,165 @@
+"""`Exhibits`: what the program said while it was attacked, and the search for secrets in it.
+
+What was said: log lines of structlog and of the standard library, errors with their tracebacks, representations.
+Secret is every 32-byte value drawn from the operating system (private keys, data keys) and the payloads' marker, in any
+of the forms in which text can hold bytes.
+"""
+
+import ast
+import base64
+import logging
+import re
+import traceback
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pytest
+import structlog
+from structlog.typing import Processor
+
+from messaging.errors import MessagingError
+from messaging.security import suite
+
+__all__ = ["Exhibits"]
+
+_SECRET_BYTES: Final = 32
+# Enough of a secret to be no accident, little enough to be found where it was cut.
+_PIECE: Final = 12
+_HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * _PIECE},}}")
+_BASE64: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{4 * _PIECE // 3},}}")
+_LITERAL: Final = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+
+
+class Exhibits(logging.Handler):
+    """Collects and searches."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.NOTSET)
+        self.texts: set[str] = set()
+        self.secrets: set[bytes] = set()
+        self.errors = 0
+        self._last: BaseException | None = None
+        self._seen: set[tuple[type, str]] = set()
+
+    # ---- collecting
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line of the standard library's logging."""
+        self.texts.add(f"{record.name} {record.getMessage()}")
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            self.texts.add("".join(traceback.format_exception(record.exc_info[1])))
+
+    def log(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Take a log event, as a processor of structlog."""
+        self.texts.add(repr(dict(event)))
+        return event
+
+    def show(self, *things: object) -> None:
+        """Take the representations of objects."""
+        for thing in things:
+            self.texts.update((repr(thing), str(thing)))
+
+    def write(self, text: str) -> None:
+        """Take what was printed."""
+        self.texts.add(text)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take every error of ours that comes into being inside, and note every key that is made."""
+        with pytest.MonkeyPatch.context() as patch:
+            made, drawn = MessagingError.__init__, suite.fresh_bytes
+
+            def init(error: MessagingError, *words: Any, **more: Any) -> None:
+                made(error, *words, **more)
+                self._take(error)
+
+            def fresh(size: int) -> bytes:
+                found = drawn(size)
+                if size == _SECRET_BYTES:
+                    self.secrets.add(found)
+                return found
+
+            patch.setattr(MessagingError, "__init__", init)
+            patch.setattr(suite, "fresh_bytes", fresh)
+            root = logging.getLogger()
+            level = root.level
+            root.addHandler(self)
+            root.setLevel(logging.DEBUG)
+            try:
+                yield
+            finally:
+                root.removeHandler(self)
+                root.setLevel(level)
+                self._take(None)
+
+    @contextmanager
+    def listening(self, *processors: Processor) -> Iterator[None]:
+        """Take every log event inside; the processors see it after."""
+        structlog.configure(
+            processors=[structlog.contextvars.merge_contextvars, self.log, *processors],
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+            cache_logger_on_first_use=False,
+        )
+        try:
+            yield
+        finally:
+            structlog.reset_defaults()
+
+    def _take(self, error: BaseException | None) -> None:
+        # An error tells all only once it has been raised and caught: that is when the next one comes.
+        last, self._last = self._last, error
+        if last is None:
+            return
+        self.errors += 1
+        place = type(last), str(last)
+        if place not in self._seen:
+            self._seen.add(place)
+            self.texts.update(("".join(traceback.format_exception(last)), repr(last), repr(vars(last))))
+
+    # ---- searching
+
+    def found(self, *markers: str) -> list[str]:
+        """Return the texts that hold a secret or a marker, in whatever form."""
+        words = [form for marker in markers for form in _forms(marker.encode())]
+        pieces = {secret[at : at + _PIECE] for secret in self.secrets for at in range(_SECRET_BYTES - _PIECE + 1)}
+        return [
+            text
+            for text in self.texts
+            if any(word in text for word in words) or any(piece in pieces for piece in _pieces_of(text))
+        ]
+
+
+def _forms(secret: bytes) -> Iterable[str]:
+    yield secret.decode()
+    yield secret.hex()
+    yield secret.hex().upper()
+    for shift in range(3):
+        # Whole groups alone: what stands beside the secret decides on the others.
+        whole = (len(secret) + shift) // 3 * 3
+        grouped = (bytes(shift) + secret)[:whole]
+        yield base64.b64encode(grouped).decode()[4 if shift else 0 :]
+
+
+def _pieces_of(text: str) -> Iterator[bytes]:
+    """Yield every run of bytes of the length of a piece that the text spells out."""
+    for blob in _blobs_of(text):
+        for at in range(len(blob) - _PIECE + 1):
+            yield blob[at : at + _PIECE]
+
+
+def _blobs_of(text: str) -> Iterator[bytes]:
+    for found in _HEX.findall(text):
+        yield from (bytes.fromhex(found[shift : shift + (len(found) - shift) // 2 * 2]) for shift in (0, 1))
+    for found in _BASE64.findall(text):
+        plain = found.replace("-", "+").replace("_", "/")
+        for shift in range(4):
+            part = plain[shift : shift + (len(plain) - shift) // 4 * 4]
+            yield base64.b64decode(part)
+    for found in _LITERAL.findall(text):
+        literal = ast.literal_eval(found)
+        assert isinstance(literal, bytes)
+        yield literal
+    raw = text.encode("latin-1", errors="ignore")
+    if raw and not text.isascii():
+        yield raw
