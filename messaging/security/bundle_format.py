@@ -14,7 +14,17 @@ from messaging.security.packed import pack, unpack
 from messaging.security.policy import Escrow, Policy, ReplayGrant, Rule, is_pattern
 from messaging.security.strict_json import Fields, dump_json, load_json
 
-__all__ = ["BUNDLE_MAX", "DEVELOPMENT_REALM", "check_realm", "sign_bundle", "verify_bundle"]
+__all__ = [
+    "BUNDLE_MAX",
+    "DEVELOPMENT_REALM",
+    "add_signature",
+    "check_realm",
+    "parse_content",
+    "sign_bundle",
+    "signers_of",
+    "split_bundle",
+    "verify_bundle",
+]
 
 BUNDLE_MAX: Final = 16 * 1024 * 1024
 SIGNATURES_MAX: Final = 64
@@ -53,7 +63,59 @@ def verify_bundle(raw: bytes, *, roots: Sequence[VerifyKey], threshold: int, rea
     Raises:
         ConfigurationError: Not signed by enough roots, not strictly in form, or for another realm.
     """
-    content = _verified_content(raw, roots, threshold)
+    return parse_content(_verified_content(raw, roots, threshold), roots=roots, realm=realm)
+
+
+def split_bundle(raw: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return content and signatures by root key id of a bundle or a draft; nothing about them is proven.
+
+    Raises:
+        ConfigurationError: Not the form of a bundle.
+    """
+    if len(raw) > BUNDLE_MAX:
+        raise ConfigurationError(f"the trust bundle has {len(raw)} bytes; at most {BUNDLE_MAX} are read")
+    try:
+        outer = unpack(raw, what="trust bundle", array_max=SIGNATURES_MAX, text_max=0, bytes_max=BUNDLE_MAX)
+    except MalformedError as exc:
+        raise ConfigurationError(f"{exc}; fetch trust.bundle again") from exc
+    if not (type(outer) is list and [type(part) for part in outer] == [bytes, list]):
+        raise ConfigurationError("the trust bundle is no pair of content and signatures; fetch trust.bundle again")
+    content, entries = outer
+    if not all(type(entry) is list and [type(part) for part in entry] == [bytes, bytes] for entry in entries):
+        raise ConfigurationError("the trust bundle has a signature of the wrong form; fetch trust.bundle again")
+    return bytes(content), {bytes(kid): bytes(signature) for kid, signature in entries}
+
+
+def add_signature(raw: bytes, root: SigningKey) -> bytes:
+    """Return a bundle or draft with one more signature over its content."""
+    content, signatures = split_bundle(raw)
+    signatures[root.kid] = root.sign(_STATEMENT + content)
+    return pack([content, [[kid, signature] for kid, signature in signatures.items()]])
+
+
+def signers_of(raw: bytes, roots: Sequence[VerifyKey]) -> tuple[VerifyKey, ...]:
+    """Return those of the roots that signed a bundle or draft.
+
+    Raises:
+        ConfigurationError: Not the form of a bundle, or a signature in the name of one of these roots does not hold.
+    """
+    content, signatures = split_bundle(raw)
+    for root in roots:
+        signature = signatures.get(root.kid)
+        if signature is not None and not _holds(root, signature, content):
+            raise ConfigurationError(
+                f"the signature of root key {root.kid.hex()} on the trust bundle does not hold; fetch trust.bundle "
+                "again"
+            )
+    return tuple(root for root in roots if root.kid in signatures)
+
+
+def parse_content(content: bytes, *, roots: Sequence[VerifyKey], realm: str) -> TrustBundle:
+    """Return the bundle that a content would be, signed or not: drafts are as strict as bundles.
+
+    Raises:
+        ConfigurationError: Not strictly in form, or for another realm.
+    """
     return _Parser(load_json(content, "the trust bundle"), roots, realm, suite.sha256(content)).bundle()
 
 
@@ -69,37 +131,18 @@ def check_realm(realm: str) -> str:
 
 
 def _verified_content(raw: bytes, roots: Sequence[VerifyKey], threshold: int) -> bytes:
-    if len(raw) > BUNDLE_MAX:
-        raise ConfigurationError(f"the trust bundle has {len(raw)} bytes; at most {BUNDLE_MAX} are read")
-    try:
-        outer = unpack(raw, what="trust bundle", array_max=SIGNATURES_MAX, text_max=0, bytes_max=BUNDLE_MAX)
-    except MalformedError as exc:
-        raise ConfigurationError(f"{exc}; fetch trust.bundle again") from exc
-    if not (type(outer) is list and [type(part) for part in outer] == [bytes, list]):
-        raise ConfigurationError("the trust bundle is no pair of content and signatures; fetch trust.bundle again")
-    content, signatures = outer
-    pinned = {root.kid: root for root in roots}
-    signers = {_signer(entry, pinned, content) for entry in signatures} - {None}
+    content, _ = split_bundle(raw)
+    signers = {root.kid for root in signers_of(raw, roots)}
     if len(signers) < max(threshold, 1):
         raise ConfigurationError(
             f"the trust bundle is signed by {len(signers)} of the root keys that this key file pins, {threshold} are "
             "needed: it is of another installation or has been altered; fetch trust.bundle and the key file together"
         )
-    return bytes(content)
+    return content
 
 
-def _signer(entry: Any, pinned: Mapping[bytes, VerifyKey], content: bytes) -> bytes | None:
-    if not (type(entry) is list and [type(part) for part in entry] == [bytes, bytes]):
-        raise ConfigurationError("the trust bundle has a signature of the wrong form; fetch trust.bundle again")
-    kid, signature = entry
-    root = pinned.get(kid)
-    if root is None:
-        return None
-    if len(signature) != SIGNATURE_BYTES or not root.holds(signature, _STATEMENT + content):
-        raise ConfigurationError(
-            f"the signature of root key {kid.hex()} on the trust bundle does not hold; fetch trust.bundle again"
-        )
-    return bytes(kid)
+def _holds(root: VerifyKey, signature: bytes, content: bytes) -> bool:
+    return len(signature) == SIGNATURE_BYTES and root.holds(signature, _STATEMENT + content)
 
 
 class _Parser:
