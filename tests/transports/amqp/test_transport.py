@@ -179,6 +179,29 @@ class TestMending:
         assert complaints == []
         assert {task for task in before if "link" in task.get_name() or "consumer" in task.get_name()} == set()
 
+    @pytest.mark.timeout(120)
+    async def test_link_that_breaks_again_and_again_loses_nothing(self, rig: AmqpRig) -> None:
+        transport, consumer = await rig.transport(), await rig.transport()
+        await transport.declare(work(rig.names))
+        recorder = Recorder(settle=ack)
+        await consumer.consume(rig.names.queue("orders", "commands"), recorder, prefetch=20)
+        window = asyncio.Semaphore(50)
+
+        async def send(number: int) -> None:
+            async with window:
+                await publish_within(transport, rig.names, number, timeout_s=60.0)
+
+        async def harm() -> None:
+            for number in range(20):
+                await asyncio.sleep(0.2)
+                await rig.cut(transport if number % 2 else consumer)
+
+        await asyncio.gather(harm(), *(send(number) for number in range(2_000)))
+
+        wanted = {b"%d" % number for number in range(2_000)}
+        await eventually(lambda: set(recorder.bodies) == wanted, 30.0, what=lambda: f"{len(set(recorder.bodies))}")
+        assert len(recorder) < 3 * len(wanted)
+
     async def test_link_events_are_logged_once(self, rig: AmqpRig) -> None:
         with structlog.testing.capture_logs() as logs:
             transport = await rig.transport()
