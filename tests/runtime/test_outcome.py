@@ -1,0 +1,191 @@
+"""Where a delivery goes that could not be believed, read or handled."""
+
+from messaging import Context, Service
+from messaging.core.envelope import Envelope
+from messaging.runtime.outcome import LAG_UNVERIFIED_MAX
+from messaging.security import suite
+from messaging.security.seal import Sealer, Unsigned
+from tests.support.logs import Logs
+from tests.support.shop import CountOrders, OrderPlaced, PlaceOrder
+from tests.support.stage import Stage
+
+
+def an_orders() -> Service:
+    orders = Service("orders")
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        pass
+
+    return orders
+
+
+def verdicts(stage: Stage, service: str = "orders") -> dict[str, int]:
+    return {part: stage.depth(service, part) for part in ("dead", "refused", "quarantine", "retry.1000")}
+
+
+def without(stage: Stage, name: str) -> None:
+    """Let orders have a bundle in which a sender has no keys."""
+
+    def edit(payload: dict[str, dict[str, dict[str, object]]]) -> None:
+        payload["services"][name]["sign"] = []
+
+    stage.change_bundle(edit, only=["orders"])
+
+
+async def test_a_message_for_somebody_else_is_refused() -> None:
+    async with Stage(an_orders()) as stage:
+        body = stage.sealed(CountOrders(), "users")
+        stage.inject("orders", "commands", body)
+        await stage.settled()
+
+        assert stage.bodies("orders", "refused") == [body]
+
+
+async def test_a_sender_that_nobody_knows_is_a_forger() -> None:
+    async with Stage(an_orders()) as stage:
+        body = stage.sealed(PlaceOrder(), "users")
+        without(stage, "users")
+        stage.inject("orders", "commands", body)
+        await stage.settled()
+
+        assert verdicts(stage) == {"dead": 0, "refused": 0, "quarantine": 1, "retry.1000": 0}
+
+
+async def test_a_new_sender_waits_for_the_newer_bundle_without_losing_an_attempt(logs: Logs) -> None:
+    orders = an_orders()
+
+    async with Stage(orders) as stage:
+        body = a_newcomers(stage)
+        stage.inject("orders", "commands", body)
+        await stage.advance(10.0)
+        assert verdicts(stage) == {"dead": 0, "refused": 0, "quarantine": 0, "retry.1000": 1}
+        assert len(logs.of("delivery.deferred")) == 11
+
+        stage.trust.join("orders")
+        await stage.advance(1.0)
+
+        [command] = stage.calls(next(orders.handlers).call)
+        assert command == PlaceOrder()
+        assert verdicts(stage) == {"dead": 0, "refused": 0, "quarantine": 0, "retry.1000": 0}
+
+
+async def test_an_unproven_claim_to_be_ahead_waits_a_minute_and_no_longer() -> None:
+    async with Stage(an_orders()) as stage:
+        stage.inject("orders", "commands", a_newcomers(stage))
+        await stage.advance(65.0)
+
+        assert verdicts(stage) == {"dead": 0, "refused": 0, "quarantine": 1, "retry.1000": 0}
+
+
+async def test_so_many_unproven_claims_may_wait_and_no_more() -> None:
+    async with Stage(an_orders()) as stage:
+        for _ in range(LAG_UNVERIFIED_MAX + 5):
+            stage.inject("orders", "commands", a_newcomers(stage))
+        await stage.settled()
+
+        assert verdicts(stage) == {"dead": 0, "refused": 0, "quarantine": 5, "retry.1000": LAG_UNVERIFIED_MAX}
+
+
+def a_newcomers(stage: Stage) -> bytes:
+    """Return a command of a service that orders' bundle does not know yet."""
+    orders_store = stage.trust._stores.pop("orders")
+    stage.trust._add("newcomer")
+    stage.trust._published("newcomer")
+    keyring, store = stage.trust._keyrings["newcomer"], stage.trust._stores["newcomer"]
+    sealer = Sealer(keyring, store, stage.names, ambient=stage.clock.ambient)
+    stage.trust._stores["orders"] = orders_store
+    return sealer.seal(stage.envelope(PlaceOrder(), "newcomer"), routing_key="orders.place_order.v1")
+
+
+async def test_a_grant_that_is_not_here_yet_waits() -> None:
+    orders = an_orders()
+
+    async with Stage(orders) as stage:
+        stage.trust.join("users")
+        stage.change_bundle(lambda payload: payload["policy"].update(send=[]), only=["orders"])
+        stage.change_bundle(lambda _: None, only=["users"])
+        sealer = Sealer(
+            stage.trust._keyrings["users"], stage.trust._stores["users"], stage.names, ambient=stage.clock.ambient
+        )
+        body = sealer.seal(stage.envelope(PlaceOrder(), "users"), routing_key="orders.place_order.v1")
+        stage.inject("orders", "commands", body)
+        await stage.settled()
+        assert verdicts(stage) == {"dead": 0, "refused": 0, "quarantine": 0, "retry.1000": 1}
+
+        stage.change_bundle(lambda _: None)
+        await stage.advance(1.0)
+        assert len(stage.calls(next(orders.handlers).call)) == 1
+
+
+async def test_a_message_from_the_future_waits_until_its_time_and_is_refused_after_ten_minutes() -> None:
+    orders = an_orders()
+
+    async with Stage(orders) as stage:
+        soon, far = (from_the_future(stage, by_s=by_s) for by_s in (90.0, 3_600.0))
+        nine_minutes_ago = stage.clock.now_ms() - 9 * 60_000
+        stage.inject("orders", "commands", soon)
+        stage.inject("orders", "commands", far, x_first_failed=nine_minutes_ago)
+        await stage.advance(35.0)
+        assert len(stage.calls(next(orders.handlers).call)) == 1
+        assert stage.depth("orders", "refused") == 0
+
+        await stage.advance(30.0)
+        assert stage.bodies("orders", "refused") == [far]
+
+
+def from_the_future(stage: Stage, *, by_s: float) -> bytes:
+    now = stage.envelope(PlaceOrder(), "users")
+    shift_ms = round(by_s * 1000)
+    values = {name: getattr(now, name) for name in now.__dataclass_fields__}
+    times = {"issued_at_ms": now.issued_at_ms + shift_ms, "expires_at_ms": now.expires_at_ms + shift_ms}
+    return stage.sealer("users").seal(Envelope(**(values | times)), routing_key="orders.place_order.v1")
+
+
+async def test_a_first_failure_in_the_future_does_not_stretch_a_claims_patience() -> None:
+    async with Stage(an_orders()) as stage:
+        stage.inject("orders", "commands", a_newcomers(stage), x_first_failed=stage.clock.now_ms() + 10**12)
+        await stage.advance(65.0)
+
+        assert verdicts(stage) == {"dead": 0, "refused": 0, "quarantine": 1, "retry.1000": 0}
+
+
+async def test_an_event_that_is_not_sealed_to_us_is_dropped_and_nothing_is_lost(logs: Logs) -> None:
+    billing, audit = Service("billing"), Service("audit")
+
+    @billing.on_event(OrderPlaced)
+    async def bill(event: OrderPlaced, context: Context) -> None:
+        pass
+
+    @audit.on_event(OrderPlaced)
+    async def note(event: OrderPlaced, context: Context) -> None:
+        pass
+
+    async with Stage(billing) as stage:
+        before = stage.sealed(OrderPlaced(), "orders")
+        stage.trust.join("audit", audit.subscriptions)
+        await audit.start(seams=stage._seams)
+        stage.inject("audit", "events", before)
+        await stage.settled()
+        await audit.stop()
+
+        assert [entry["code"] for entry in logs.of("delivery.skipped")] == ["audience"]
+        assert verdicts(stage, "audit") == {"dead": 0, "refused": 0, "quarantine": 0, "retry.1000": 0}
+
+
+async def test_content_that_cannot_be_opened_is_buried() -> None:
+    async with Stage(an_orders()) as stage:
+        sealer = stage.sealer("users")
+        unsigned = sealer.prepare(stage.envelope(PlaceOrder(), "users"), routing_key="orders.place_order.v1")
+        content = unsigned.content[:-1] + bytes([unsigned.content[-1] ^ 1])
+        leaf = _leaf(unsigned.header, unsigned.block, content)
+        broken = Unsigned(unsigned.header, unsigned.block, content, leaf, unsigned.signer)
+        stage.inject("orders", "commands", sealer.sign([broken])[0])
+        await stage.settled()
+
+        [letter] = stage.dead("orders")
+        assert (letter.fault.error, letter.fault.attempts, letter.payload) == ("DecryptionError", 1, None)
+
+
+def _leaf(header: bytes, block: bytes, content: bytes) -> bytes:
+    return suite.leaf_of_digests(suite.sha256(header), suite.sha256(block), suite.sha256(content))

@@ -1,0 +1,198 @@
+"""Answers: looked up before they are believed, believed only from whom the question went to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+
+from messaging import RequestTimeoutError
+from messaging.core.codec import pack_plain
+from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
+from messaging.core.topology import Subscriptions
+from messaging.runtime.publisher import Publisher
+from messaging.runtime.replies import Replies
+from messaging.security.verified import Verified
+from tests.support.logs import Logs
+from tests.support.shop import CountOrders
+from tests.support.stage import Stage
+from tests.support.waiting import eventually
+
+REQUESTS = Subscriptions(requests=frozenset({("orders.count_orders", 1)}), rungs_ms=(1_000,))
+
+
+class Asking:
+    """One request of users under way, and what somebody makes of it."""
+
+    def __init__(self, stage: Stage, users: Publisher, asked: Verified, task: "asyncio.Task[int]") -> None:
+        self.stage = stage
+        self.replies: Replies = users._replies
+        self.asked = asked
+        self.task = task
+
+    def answer(self, value: object = 1, *, sender: str = "orders", **changes: object) -> bytes:
+        """Return an answer, right but for the changes."""
+        now_ms = self.stage.clock.now_ms()
+        values = {
+            "id": self.stage.clock.ambient.new_id(),
+            "kind": Kind.REPLY,
+            "name": self.asked.name,
+            "version": 1,
+            "sender": sender,
+            "audience": "users",
+            "issued_at_ms": now_ms,
+            "expires_at_ms": now_ms + 1_000,
+            "payload": pack_plain({"ok": value}, CODEC_MSGPACK),
+            "correlation_id": self.asked.id,
+            "bind": self.asked.leaf,
+        }
+        made = Envelope(**(values | changes))  # type: ignore[arg-type]
+        return self.stage.sealer(sender).seal(made, routing_key=self.replies.queue)
+
+    async def deliver(self, body: bytes) -> None:
+        self.stage.broker.inject(self.stage.names.replies, self.replies.queue, body)
+        await self.stage.settled()
+
+
+@pytest.fixture
+async def asking() -> AsyncIterator[Asking]:
+    async with a_request(timeout_s=2.0) as found:
+        yield found
+
+
+@asynccontextmanager
+async def a_request(*, timeout_s: float) -> AsyncIterator[Asking]:
+    async with Stage() as stage:
+        stage.trust.join("orders", REQUESTS)
+        stage.trust.join("billing")
+        stage.broker.declare(stage.names.of_service("orders", REQUESTS))
+        users = await stage._publisher("users")
+        task = asyncio.create_task(users.request(CountOrders(), timeout_s=timeout_s))
+        await eventually(lambda: stage.depth("orders", "requests") == 1)
+        [body] = stage.bodies("orders", "requests")
+        asked = stage.opener("orders").verify(body, kinds=frozenset({Kind.REQUEST}))
+        yield Asking(stage, users, asked, task)
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_the_true_answer_is_taken_and_the_entry_is_gone(asking: Asking) -> None:
+    await asking.deliver(asking.answer(7))
+
+    assert await asking.task == 7
+    assert len(asking.replies) == 0
+
+
+async def test_a_second_answer_goes_nowhere(asking: Asking, logs: Logs) -> None:
+    await asking.deliver(asking.answer(7))
+    await asking.deliver(asking.answer(8))
+
+    assert await asking.task == 7
+    assert logs.events.count("reply.unmatched") == 1
+
+
+async def test_two_answers_in_one_turn_are_one(asking: Asking) -> None:
+    for value in (7, 8):
+        body = asking.answer(value)
+        asking.stage.broker.inject(asking.stage.names.replies, asking.replies.queue, body)
+    await asking.stage.settled()
+
+    assert await asking.task == 7
+    assert asking.replies.unmatched == 1
+
+
+async def test_junk_is_dropped(asking: Asking) -> None:
+    await asking.deliver(b"junk")
+    await asking.deliver(asking.answer(7))
+
+    assert await asking.task == 7
+    assert asking.replies.unmatched == 1
+
+
+async def test_an_answer_to_an_unknown_question_is_dropped(asking: Asking) -> None:
+    await asking.deliver(asking.answer(6, correlation_id=uuid4()))
+    await asking.deliver(asking.answer(7))
+
+    assert await asking.task == 7
+
+
+@pytest.mark.parametrize(
+    ("sender", "changes"),
+    [("billing", {"name": "billing.count_orders"}), ("orders", {"bind": bytes(32)}), ("orders", {"version": 2})],
+    ids=["wrong service", "wrong bind", "wrong type"],
+)
+async def test_a_wrong_answer_does_not_take_the_place_of_the_true_one(
+    asking: Asking, logs: Logs, sender: str, changes: dict[str, object]
+) -> None:
+    await asking.deliver(asking.answer(6, sender=sender, **changes))
+    assert not asking.task.done()
+    assert [entry["code"] for entry in logs.of("reply.refused")] == ["audience"]
+
+    await asking.deliver(asking.answer(7))
+    assert await asking.task == 7
+
+
+async def test_a_forged_answer_does_not_take_the_place_of_the_true_one(asking: Asking, logs: Logs) -> None:
+    body = asking.answer(6)
+    forged = body[:-10] + bytes([body[-10] ^ 1]) + body[-9:]
+    await asking.deliver(forged)
+    await asking.deliver(asking.answer(7))
+
+    assert await asking.task == 7
+    assert [entry["code"] for entry in logs.of("reply.refused")] == ["signature"]
+
+
+async def test_a_late_answer_is_dropped() -> None:
+    async with a_request(timeout_s=0.03) as asking:
+        with pytest.raises(RequestTimeoutError):
+            await asking.task
+        await asking.deliver(asking.answer(7))
+
+        assert asking.replies.unmatched == 1
+        assert len(asking.replies) == 0
+
+
+async def test_a_cancelled_request_leaves_no_entry(asking: Asking) -> None:
+    asking.task.cancel()
+    await asyncio.wait([asking.task])
+
+    assert len(asking.replies) == 0
+
+
+async def test_the_queue_is_declared_once_whoever_asks_first(asking: Asking) -> None:
+    await asyncio.gather(asking.replies.open(), asking.replies.open())
+
+    depth = asking.stage.broker.depth(asking.replies.queue)
+    assert depth is not None
+    assert depth.consumers == 1
+
+
+async def test_the_first_requests_open_the_queue_together() -> None:
+    async with Stage() as stage:
+        stage.trust.join("orders", REQUESTS)
+        stage.broker.declare(stage.names.of_service("orders", REQUESTS))
+        users = await stage._publisher("users")
+        tasks = [asyncio.create_task(users.request(CountOrders(), timeout_s=0.05)) for _ in range(3)]
+        await asyncio.wait(tasks)
+
+        depth = stage.broker.depth(users._replies.queue)
+        assert depth is not None
+        assert depth.consumers == 1
+        assert all(isinstance(task.exception(), RequestTimeoutError) for task in tasks)
+
+
+async def test_closing_stops_listening(asking: Asking) -> None:
+    await asking.replies.aclose()
+
+    depth = asking.stage.broker.depth(asking.replies.queue)
+    assert depth is not None
+    assert depth.consumers == 0
+
+
+async def test_closing_what_was_never_opened_is_fine() -> None:
+    async with Stage() as stage:
+        users = await stage._publisher("users")
+        await users._replies.aclose()
+
+        assert stage.broker.depth(users._replies.queue) is None
