@@ -1,0 +1,50 @@
+"""A newer bundle is taken without a restart, a bad one never."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from messaging.runtime.trust_watch import watch_trust
+from tests.support.logs import Logs
+from tests.support.realm import Realm
+from tests.support.waiting import eventually
+
+
+@asynccontextmanager
+async def watched(realm: Realm, path: Path) -> AsyncIterator[None]:
+    watching = asyncio.create_task(watch_trust(realm.stores["orders"], path, poll_s=0.001))
+    yield
+    watching.cancel()
+    await asyncio.wait([watching])
+
+
+async def test_a_newer_bundle_is_taken(tmp_path: Path, logs: Logs) -> None:
+    realm, path = Realm(), tmp_path / "trust.bundle"
+    path.write_bytes(realm.change())
+    version = realm.payload["version"]
+
+    async with watched(realm, path):
+        await eventually(lambda: realm.stores["orders"].current.version == version)
+
+    assert [entry["version"] for entry in logs.of("trust.reloaded")] == [version]
+
+
+async def test_a_bad_bundle_is_logged_and_the_last_good_one_stays(tmp_path: Path, logs: Logs) -> None:
+    realm, path = Realm(), tmp_path / "trust.bundle"
+    path.write_bytes(b"junk")
+    version = realm.stores["orders"].current.version
+
+    async with watched(realm, path):
+        await eventually(lambda: "trust.rejected" in logs.events)
+        assert realm.stores["orders"].current.version == version
+
+        path.write_bytes(realm.change())
+        await eventually(lambda: "trust.reloaded" in logs.events)
+
+
+async def test_a_missing_file_is_logged_with_its_remedy(tmp_path: Path, logs: Logs) -> None:
+    async with watched(Realm(), tmp_path / "trust.bundle"):
+        await eventually(lambda: "trust.rejected" in logs.events)
+
+    assert "messaging trust init" in str(logs.of("trust.rejected")[0]["reason"])
