@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from messaging.cli.app import main
 from tests.support.installation import Installation
 
 VERBS = [
@@ -73,6 +74,17 @@ class TestHelp:
 
 
 class TestStartUp:
+    def test_the_entry_point_ends_with_the_exit_code(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["messaging", "--version"])
+
+        with pytest.raises(SystemExit) as ended:
+            main()
+
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith("messaging ")
+
     def test_the_program_loads_neither_services_nor_web_frameworks(self) -> None:
         loaded = subprocess.run(
             [sys.executable, "-c", "import sys, messaging.cli.app; print(*sys.modules)"],
@@ -160,6 +172,11 @@ class TestFailures:
         assert result.returncode == 1
         assert "Traceback" in result.stderr
         assert "broken.py" in result.stderr
+
+    def test_a_defect_in_a_verb_is_not_explained_away(self, offline: Installation) -> None:
+        (offline.folder / "broken_shop.py").write_text("raise RuntimeError('oh')")
+
+        assert isinstance(offline.call("topology", "show", "broken_shop:shop").exception, RuntimeError)
 
     def test_a_closed_pipe_is_no_failure_to_speak_of(self, offline: Installation) -> None:
         shown = offline.spawn("topology", "show", "shop:shop")

@@ -76,6 +76,18 @@ class TestMistakes:
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
 
+    @pytest.mark.parametrize("arguments", [(), ("--health-port", str(free_port())), ("--workers", "2")])
+    def test_a_missing_bundle_is_exit_code_2_however_it_is_run(
+        self, offline: Installation, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (offline.keys / "trust.bundle").unlink()
+        for name, value in offline.environment.items():
+            monkeypatch.setenv(name, value)
+
+        result = offline.call("run", "shop:shop", *arguments)
+
+        assert result.exit_code == 2
+
     def test_workers_that_cannot_start_end_the_program_with_their_code(self, offline: Installation) -> None:
         (offline.keys / "trust.bundle").unlink()
 

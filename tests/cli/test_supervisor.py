@@ -1,5 +1,6 @@
 """Worker processes, real ones: started, crashed, restarted, drained, killed, reloaded."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from messaging.cli.exits import Exit
-from messaging.cli.supervisor import restart_delay_s
+from messaging.cli.supervisor import Supervisor, restart_delay_s, worker_command
+from messaging.cli.watch import SourceWatch
+from tests.support.waiting import eventually
 
 # The supervisor in a process of its own: signals and exit codes are its whole interface.
 SUPERVISE = """
@@ -160,7 +163,7 @@ class TestCrashes:
 
     def test_a_stop_during_the_back_off_ends_at_once(self, rig: Rig) -> None:
         rig.start(WORKER + "sys.exit(1)\n")
-        until(lambda: len(rig.acts("started")) >= 2)
+        until(lambda: len(rig.acts("started")) >= 3 and not any(is_alive(pid) for pid in rig.acts("started")))
 
         rig.signal(signal.SIGTERM)
 
@@ -191,3 +194,64 @@ class TestReload:
         until(lambda: len(rig.acts("started")) == 2)
         rig.signal(signal.SIGTERM)
         assert rig.exit_code() == Exit.OK
+
+
+class TestInThisProcess:
+    """The same through its own interface: what the process as a whole cannot show."""
+
+    async def test_a_signal_ends_it(self, tmp_path: Path) -> None:
+        supervisor = Supervisor(commands(tmp_path, LIVE, count=2))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(supervisor.run())
+            await eventually(lambda: len(noted(tmp_path, "started")) == 2)
+
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        assert running.result() == Exit.OK
+        assert len(noted(tmp_path, "drained")) == 2
+
+    async def test_a_second_signal_kills(self, tmp_path: Path) -> None:
+        stubborn = WORKER.replace("sys.exit(0)", "pass") + "while True: time.sleep(0.05)\n"
+        supervisor = Supervisor(commands(tmp_path, stubborn))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(supervisor.run())
+            await eventually(lambda: len(noted(tmp_path, "started")) == 1)
+
+            os.kill(os.getpid(), signal.SIGINT)
+            await eventually(lambda: len(noted(tmp_path, "drained")) == 1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        assert running.result() == Exit.FAILURE
+
+    async def test_crashes_are_restarted_and_mistakes_are_not(self, tmp_path: Path) -> None:
+        twice = WORKER + "sys.exit(1 if len((folder / 'acts').read_text().splitlines()) < 2 else 2)\n"
+
+        code = await Supervisor(commands(tmp_path, twice)).run()
+
+        assert code == Exit.CONFIGURATION
+        assert len(noted(tmp_path, "started")) == 2
+
+    async def test_a_change_restarts_all(self, tmp_path: Path) -> None:
+        supervisor = Supervisor(commands(tmp_path, LIVE, count=2), watch=SourceWatch(tmp_path))
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(supervisor.run())
+            await eventually(lambda: len(noted(tmp_path, "started")) == 2)
+
+            (tmp_path / "other.py").touch()
+            await eventually(lambda: len(noted(tmp_path, "started")) == 4)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        assert running.result() == Exit.OK
+
+    def test_workers_run_the_same_program(self) -> None:
+        assert worker_command(["run", "shop:shop"]) == [sys.executable, "-m", "messaging", "run", "shop:shop"]
+
+
+def commands(folder: Path, worker: str, *, count: int = 1) -> list[list[str]]:
+    (folder / "worker.py").write_text(worker)
+    return [[sys.executable, str(folder / "worker.py"), str(folder), str(number)] for number in range(count)]
+
+
+def noted(folder: Path, act: str) -> list[str]:
+    path = folder / "acts"
+    return [line for line in path.read_text().splitlines() if line.startswith(act)] if path.exists() else []
