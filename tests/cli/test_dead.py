@@ -82,6 +82,7 @@ class TestLooking:
 
         assert len(shop.json("dead", "list", "--json", *filters)) == count
 
+    @pytest.mark.attack(86)
     def test_no_control_byte_of_a_message_reaches_the_terminal(self, shop: Installation) -> None:
         (found,) = bury(shop, HOSTILE)
 

@@ -24,6 +24,7 @@ def test_json_lines_hold_what_was_bound_and_the_worker(capsys: pytest.CaptureFix
     assert (theirs["event"], theirs["logger"], theirs["worker"]) == ("old style words", "theirs", 3)
 
 
+@pytest.mark.attack(86)
 def test_console_lines_show_control_characters_instead_of_obeying_them(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(LogFormat.CONSOLE, LogLevel.INFO)
 

@@ -20,6 +20,8 @@ from messaging.cli.render import (
     text,
 )
 
+pytestmark = pytest.mark.attack(86)
+
 HOSTILE = [
     "\x1b[2J\x1b[31mred",
     "\x1b]0;title\x07",
