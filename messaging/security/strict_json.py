@@ -127,6 +127,10 @@ class Fields:
         """Return the names of the fields not taken yet, for objects whose keys are names of things."""
         return tuple(self._left)
 
+    def left(self) -> dict[str, Any]:
+        """Return the fields not taken yet, as they are; whoever reads them checks them."""
+        return dict(self._left)
+
     def end(self) -> None:
         """Refuse whatever was not taken.
 
