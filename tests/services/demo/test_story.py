@@ -97,11 +97,8 @@ def test_the_embedded_demo_tells_the_whole_story(tmp_path: Path) -> None:
 
 @pytest.mark.broker
 def test_the_demo_on_a_private_rabbitmq_tells_the_whole_story(tmp_path: Path) -> None:
-    started_s = time.monotonic()
-
     done = run(tmp_path)
 
-    assert time.monotonic() - started_s < 30
     assert "a private RabbitMQ on 127.0.0.1:" in done.stdout
     assert done.stdout.count("process ") >= 5
     assert_told_whole(done, tmp_path)
