@@ -4,16 +4,17 @@ A Ctrl-C ends the pass between two letters' fates: the summary still comes, and 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from messaging.cli.dead_show import letter_record, show_letters
-from messaging.cli.exits import Exit, NothingMatchedError
+from messaging.cli.exits import BusyError, Exit, NothingMatchedError
 from messaging.cli.render import console, escaped, line, print_json
 from messaging.core.dead_letter import Selection
-from messaging.errors import MessagingError
+from messaging.errors import MessagingError, TopologyConflictError
 from messaging.runtime.dead_letters import DeadLetters, DiscardReport, ReplayProgress, ReplayReport
 
 __all__ = ["ReplayOrder", "discard_all", "replay_all"]
@@ -109,9 +110,10 @@ async def discard_all(
     Raises:
         NothingMatchedError: nothing was selected.
     """
-    reports: list[tuple[str, DiscardReport]] = [
-        (service, await queues.discard(service, selection, reason=reason, dry_run=dry_run)) for service in services
-    ]
+    reports: list[tuple[str, DiscardReport]] = []
+    for service in services:
+        with _alone(service):
+            reports.append((service, await queues.discard(service, selection, reason=reason, dry_run=dry_run)))
     if not any(report.discarded for _, report in reports):
         raise NothingMatchedError(await _why_nothing(queues, services, selection))
     if is_json:
@@ -146,17 +148,29 @@ async def _replay_one(
         tally.under_way = now
         progress.update(row[0], completed=now.done + now.failed, failed=now.failed)
 
-    report = await queues.replay(
-        service,
-        selection,
-        reason=order.reason,
-        limit=None if order.bound is None else order.bound - tally.replayed,
-        rate_per_s=order.rate_per_s,
-        force=order.force,
-        dry_run=order.dry_run,
-        on_progress=on_progress,
-    )
+    with _alone(service):
+        report = await queues.replay(
+            service,
+            selection,
+            reason=order.reason,
+            limit=None if order.bound is None else order.bound - tally.replayed,
+            rate_per_s=order.rate_per_s,
+            force=order.force,
+            dry_run=order.dry_run,
+            on_progress=on_progress,
+        )
     tally.finish(service, report)
+
+
+@contextmanager
+def _alone(service: str) -> Iterator[None]:
+    """Say in the operator's words that another pass holds the lock of the queue."""
+    try:
+        yield
+    except TopologyConflictError as error:
+        raise BusyError(
+            f"somebody else is replaying or discarding dead letters of {service!r} right now: wait until that pass ends"
+        ) from error
 
 
 def _bar(*, is_shown: bool) -> Progress:
@@ -175,6 +189,9 @@ def _bar(*, is_shown: bool) -> Progress:
 
 def _say_interrupted(tally: _Tally) -> None:
     now = tally.under_way
+    if now is None and not tally.reports:
+        # It had not begun: the error says it all.
+        return
     left = "" if now is None else f", {now.total - now.done} were not and are still dead"
     line(
         f"stopped: {tally.replayed} replayed{left}; a message that was just being sent may be both, "

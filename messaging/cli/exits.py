@@ -17,7 +17,7 @@ from messaging.errors import (
     UnknownMessageError,
 )
 
-__all__ = ["Exit", "NothingMatchedError", "UsageError", "exit_of", "known_error"]
+__all__ = ["BusyError", "Exit", "NothingMatchedError", "UsageError", "exit_of", "known_error"]
 
 
 class Exit(IntEnum):
@@ -34,6 +34,12 @@ class Exit(IntEnum):
 
 class UsageError(MessagingError):
     """The command line asks for something that makes no sense."""
+
+
+class BusyError(MessagingError):
+    """Somebody else is at it."""
+
+    transient = True
 
 
 class NothingMatchedError(MessagingError):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from messaging.cli.dead_pass import ReplayOrder, discard_all, replay_all
-from messaging.cli.exits import Exit, NothingMatchedError
+from messaging.cli.exits import BusyError, Exit, NothingMatchedError
 from messaging.core.dead_letter import DeadLetter, Selection
 from messaging.core.fault import Fault
-from messaging.errors import ConnectionLostError
+from messaging.errors import ConnectionLostError, TopologyConflictError
 from messaging.runtime.dead_letters import DeadLetters, DiscardReport, ReplayProgress, ReplayReport
 
 ALL = Selection()
@@ -33,7 +33,9 @@ class Queues(DeadLetters):
     Args:
         counts: How many letters each service has.
         failing: How many of a service fail to be replayed.
-        break_after: After so many letters the connection is gone, or Ctrl-C is typed.
+        why_not: Why none of them can be replayed.
+        break_after: After so many letters `breaking` is raised: the connection is gone, or Ctrl-C was typed.
+        entering: Raised before anything is looked at.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Queues(DeadLetters):
         why_not: str | None = None,
         break_after: int | None = None,
         breaking: BaseException | None = None,
+        entering: BaseException | None = None,
     ) -> None:
         self.counts = counts
         self.limits: list[int | None] = []
@@ -51,6 +54,7 @@ class Queues(DeadLetters):
         self._why_not = why_not
         self._break_after = break_after
         self._breaking = breaking
+        self._entering = entering
 
     async def list(self, service: str, selection: Selection = ALL) -> list[DeadLetter]:
         return [letter(number, why_not=self._why_not) for number in range(self.counts[service])]
@@ -69,6 +73,7 @@ class Queues(DeadLetters):
         dry_run: bool = False,
         on_progress: Callable[[ReplayProgress], None] | None = None,
     ) -> ReplayReport:
+        self._enter()
         self.limits.append(limit)
         total = 0 if self._why_not is not None else min(self.counts[service], limit or self.counts[service])
         for done in range(1, total + 1):
@@ -87,8 +92,13 @@ class Queues(DeadLetters):
         )
 
     async def discard(self, service: str, selection: Selection, *, reason: str, dry_run: bool = False) -> DiscardReport:
+        self._enter()
         count = self.counts[service]
         return DiscardReport(looked_at=count, discarded=count, kept=0, letters=())
+
+    def _enter(self) -> None:
+        if self._entering is not None:
+            raise self._entering
 
 
 async def test_services_are_taken_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +137,26 @@ async def test_a_broken_pass_says_how_far_it_came(breaking: BaseException, capsy
         await replay_all(queues, ["orders"], ALL, order=ReplayOrder(reason="x"))
 
     assert "stopped: 4 replayed, 6 were not and are still dead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("breaking", [asyncio.CancelledError(), ConnectionLostError("no broker")])
+async def test_one_that_had_not_begun_has_nothing_to_add(
+    breaking: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(breaking)):
+        await replay_all(Queues({"orders": 1}, entering=breaking), ["orders"], ALL, order=ReplayOrder(reason="x"))
+
+    assert capsys.readouterr() == ("", "")
+
+
+async def test_another_pass_under_way_is_told_in_the_words_of_operators() -> None:
+    taken = TopologyConflictError("lock 'messaging.orders.dead.lock' belongs to another connection alone")
+    queues = Queues({"orders": 1}, entering=taken)
+
+    with pytest.raises(BusyError, match="somebody else is replaying or discarding dead letters of 'orders'"):
+        await replay_all(queues, ["orders"], ALL, order=ReplayOrder(reason="x"))
+    with pytest.raises(BusyError):
+        await discard_all(queues, ["orders"], ALL, reason="x", dry_run=False, is_json=False)
 
 
 async def test_nothing_to_do_says_why() -> None:
