@@ -239,11 +239,16 @@ class RequestTimeoutError(RequestError):
 
 
 class RemoteError(RequestError):
-    """The handler of a request failed over there; `fault` says how."""
+    """The handler of a request failed over there; `fault` says how.
+
+    It is `transient` unless the fault is permanent: what may succeed over there later may do so for the caller.
+    """
 
     def __init__(self, message: str, *, fault: Any) -> None:
         super().__init__(message)
         self.fault = fault
+        # On the instance: the class cannot know what went wrong over there.
+        self.transient = not getattr(fault, "permanent", True)  # type: ignore[misc]
 
 
 @dataclass_transform(kw_only_default=True)

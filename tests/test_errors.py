@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -108,6 +109,12 @@ class OutOfStock(RemoteFailure, name="orders.out_of_stock"):
 
 class Busy(RemoteFailure, name="orders.busy", transient=True):
     pass
+
+
+def test_an_error_over_there_is_transient_as_its_fault_says() -> None:
+    assert RemoteError("failed", fault=SimpleNamespace(permanent=False)).transient
+    assert not RemoteError("failed", fault=SimpleNamespace(permanent=True)).transient
+    assert not RemoteError("failed", fault=None).transient
 
 
 def test_a_domain_failure_has_keyword_fields() -> None:

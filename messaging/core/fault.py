@@ -17,14 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from messaging.core.codec import describe, pack_plain, plain_of
 from messaging.core.envelope import CODEC_JSON, CODEC_MSGPACK, Envelope
-from messaging.errors import (
-    InvalidPayloadError,
-    MessagingError,
-    Reject,
-    RemoteFailure,
-    RequestTimeoutError,
-    RetryLater,
-)
+from messaging.errors import InvalidPayloadError, MessagingError, RemoteFailure, RetryLater
 
 __all__ = ["Cause", "Fault"]
 
@@ -183,11 +176,7 @@ def _fields_of(error: BaseException) -> dict[str, Any]:
 
 def _is_permanent(error: BaseException) -> bool:
     """Our own errors say it of themselves; of a foreign exception nothing is known, so it is worth another try."""
-    if isinstance(error, Reject | InvalidPayloadError | RemoteFailure | ValidationError):
-        return not getattr(error, "transient", False)
-    if isinstance(error, RequestTimeoutError):
-        return False
-    return isinstance(error, MessagingError) and not error.transient
+    return isinstance(error, ValidationError) or (isinstance(error, MessagingError) and not error.transient)
 
 
 def _chain_of(error: BaseException) -> tuple[Cause, ...]:

@@ -5,6 +5,7 @@ Every call has a deadline. A command that reaches no queue is `UnroutableError`;
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
@@ -23,6 +24,7 @@ from messaging.errors import (
     InvalidPayloadError,
     PublishNotConfirmedError,
     RemoteError,
+    RequestError,
     RequestTimeoutError,
     UnroutableError,
 )
@@ -305,8 +307,13 @@ def _answer(contract: Contract, envelope: Envelope) -> Any:
         raise InvalidPayloadError(f"the reply to {envelope.type} has neither ok nor fault")
     if contract.reply is not None and "ok" in plain:
         return decode_value(contract.reply, plain["ok"])
-    fault = Fault.from_map(plain.get("fault"))
+    raise _error_of(contract, envelope, Fault.from_map(plain.get("fault")))
+
+
+def _error_of(contract: Contract, envelope: Envelope, fault: Fault) -> RequestError:
     for failure in contract.raises:
         if failure.failure_name == fault.error:
-            raise decode_failure(failure, fault.fields)
-    raise RemoteError(f"{envelope.sender} failed on {envelope.type}: {fault.error}: {fault.reason}", fault=fault)
+            # Fields of another version, or none for want of room: the fault still says what went wrong.
+            with suppress(InvalidPayloadError):
+                return decode_failure(failure, fault.fields)
+    return RemoteError(f"{envelope.sender} failed on {envelope.type}: {fault.error}: {fault.reason}", fault=fault)

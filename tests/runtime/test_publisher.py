@@ -13,6 +13,7 @@ from messaging import (
     InvalidPayloadError,
     PolicyError,
     PublishNotConfirmedError,
+    RemoteError,
     Request,
     RequestTimeoutError,
     Service,
@@ -20,12 +21,13 @@ from messaging import (
 )
 from messaging.core.codec import pack_plain
 from messaging.core.envelope import CODEC_MSGPACK, Kind
-from messaging.core.topology import Binding, Queue, Topology
+from messaging.core.fault import Fault
+from messaging.core.topology import Binding, Queue, Subscriptions, Topology
 from messaging.errors import MessageTooLargeError
 from messaging.runtime.publisher import Publisher
 from messaging.security.outer import split_parts
 from tests.support.logs import Logs
-from tests.support.shop import CancelOrder, CountOrders, GetOrder, OrderPlaced, PlaceOrder
+from tests.support.shop import CancelOrder, CountOrders, GetOrder, OrderPlaced, OrderUnknown, PlaceOrder
 from tests.support.stage import Stage
 from tests.support.waiting import eventually
 
@@ -234,6 +236,22 @@ async def test_an_answer_that_does_not_fit_its_type_is_invalid() -> None:
         await answer_by_hand(stage, pack_plain({"ok": "many"}, CODEC_MSGPACK))
         with pytest.raises(InvalidPayloadError, match="does not fit its type"):
             await asking
+
+
+async def test_a_declared_failure_whose_fields_do_not_fit_still_says_what_went_wrong() -> None:
+    fault = Fault(error=OrderUnknown.failure_name, reason="no such order", fields={"number": "many"}, permanent=True)
+
+    async with Stage() as stage:
+        subscriptions = Subscriptions(requests=frozenset({("orders.get_order", 1)}))
+        stage.trust.join("orders", subscriptions)
+        stage.broker.declare(stage.names.of_service("orders", subscriptions))
+        users = await stage._publisher("users")
+        asking = asyncio.create_task(users.request(GetOrder(), timeout_s=2.0))
+        await answer_by_hand(stage, pack_plain({"fault": fault.to_map()}, CODEC_MSGPACK))
+        with pytest.raises(RemoteError, match="no such order") as caught:
+            await asking
+
+    assert caught.value.fault == fault
 
 
 async def answer_by_hand(stage: Stage, payload: bytes) -> None:
