@@ -6,6 +6,7 @@ An exception to a rule stands in its table with a reason, and a reason that is n
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -294,6 +295,22 @@ def test_constraints_are_exact_versions() -> None:
 
     assert [pin for pin in pins if re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+!-]+", pin) is None] == []
     assert pins == sorted(pins, key=str.casefold)
+
+
+def test_every_dependency_is_pinned_and_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    table = project["project"]
+    requirements = [
+        *project["build-system"]["requires"],
+        *table["dependencies"],
+        *(line for extra in table["optional-dependencies"].values() for line in extra),
+    ]
+    names = {re.split(r"[\[<>=]", line)[0] for line in requirements} - {table["name"]}
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    reasons = (ROOT / "docs" / "decisions" / "0002-dependencies.md").read_text()
+
+    assert {name for name in names if name.lower() not in pinned} == set()
+    assert {name for name in names if not re.search(rf"\b{name}\b", reasons)} == set()
 
 
 def test_no_path_of_a_single_machine_is_written_down() -> None:
