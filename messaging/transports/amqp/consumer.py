@@ -50,6 +50,7 @@ class AmqpSubscription:
         self._feed: Feed | None = None
         self._is_live = False
         self._is_resizing = False
+        self._problem: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._fed = asyncio.Event()
@@ -70,10 +71,16 @@ class AmqpSubscription:
         Raises:
             TopologyConflictError: The queue does not exist.
             ConfigurationError: The broker forbids it to this user.
+            ConnectionLostError: It did not agree in time.
         """
         self._task = asyncio.create_task(self._run(), name=f"consumer {self._queue}")
         try:
-            await asyncio.shield(self._started)
+            async with asyncio.timeout(self._around.start_timeout_s):
+                await asyncio.shield(self._started)
+        except TimeoutError as error:
+            await self.aclose()
+            reason = self._problem or self._around.link.problem or "the broker did not answer in time"
+            raise ConnectionLostError(f"no consumer of queue {self._queue!r}: {reason}") from error
         except BaseException:
             await self.aclose()
             raise
@@ -152,7 +159,7 @@ class AmqpSubscription:
                 delay_s = _REBUILD_MIN_S
             except MessagingError as error:
                 self._refuse(error)
-                reason = str(error)
+                self._problem = reason = str(error)
                 delay_s = min(delay_s * 2, _REBUILD_MAX_S)
             if reason == _RESIZED:
                 continue
@@ -211,6 +218,7 @@ class AmqpSubscription:
 
     async def _watch(self, feed: Feed, connection: Connection) -> str:
         counted_s = self._around.ambient.monotonic_s()
+        doubted = False
         while True:
             await asyncio.wait({feed.channel.gone}, timeout=self._around.check_s)
             if feed.channel.gone.done():
@@ -220,18 +228,20 @@ class AmqpSubscription:
             if not self._is_resizing and not feed.channel.is_consuming:
                 return "the consumer is gone from its channel"
             now_s = self._around.ambient.monotonic_s()
-            if now_s - counted_s >= self._around.count_s:
+            if doubted or now_s - counted_s >= self._around.count_s:
                 counted_s = now_s
                 reason = await self._disagreement(feed, connection)
-                if reason is not None:
+                # Once may be a moment's difference, such as a consumer that has just come or gone.
+                if reason is not None and doubted:
                     return reason
+                doubted = reason is not None
 
     async def _disagreement(self, feed: Feed, connection: Connection) -> str | None:
-        ours = self._around.consumers_of(self._queue)
         try:
             depth = await look(connection, self._queue)
-        except ConnectionLostError:
-            return "the broker does not answer"
+        except MessagingError as error:
+            return str(error)
+        ours = self._around.consumers_of(self._queue)
         if self._is_resizing:
             return None
         if depth is None:

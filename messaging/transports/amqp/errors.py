@@ -185,6 +185,8 @@ def declare_error(error: BaseException, what: str, arguments: object) -> Messagi
             return ConfigurationError(
                 f"{what} is forbidden to this user: {said!r}; grant it with `rabbitmqctl set_permissions`"
             )
+        case TimeoutError():
+            return ConnectionLostError(f"the broker did not answer in time about {what}; see its log")
         case _:
             return ConnectionLostError(f"the connection was lost at {what}: {said or type(error).__name__}")
 

@@ -33,6 +33,7 @@ class Surroundings:
         declare: Makes the remembered topology exist again.
         consumers_of: How many live subscriptions of ours read a queue.
         note_dropped: Counts settlements that came too late.
+        start_timeout_s: How long a first start may take, seconds; None means as long as it takes.
         check_s: Seconds between looks at tag, channel and connection.
         count_s: Seconds between looks at the broker's count of consumers.
     """
@@ -43,6 +44,7 @@ class Surroundings:
     declare: Callable[[Connection], Awaitable[None]]
     consumers_of: Callable[[str], int]
     note_dropped: Callable[[int], None]
+    start_timeout_s: float | None = None
     check_s: float = 5.0
     count_s: float = 30.0
 

@@ -102,6 +102,7 @@ class AmqpTransport:
             declare=self._declare_remembered,
             consumers_of=self._consumers_of,
             note_dropped=self._note_dropped,
+            start_timeout_s=None if wait_forever else connect_timeout_s,
         )
 
     @property

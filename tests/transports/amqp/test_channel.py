@@ -110,7 +110,7 @@ async def test_channel_closed_by_the_broker_tells_its_reason(connection: Connect
         await channel.publish(parcel("no.such.exchange"))
 
     assert isinstance(caught.value.reason, aiormq.ChannelNotFoundEntity)
-    assert "no.such.exchange" in channel.gone.result()
+    assert "no.such.exchange" in await channel.gone
     await channel.aclose()
 
 

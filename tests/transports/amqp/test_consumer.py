@@ -119,6 +119,48 @@ async def test_consumer_that_the_broker_does_not_know_is_found_by_its_count(
     assert reasons == ["the broker counts 0 consumers, we count 1"]
 
 
+async def test_messages_that_wait_while_none_is_delivered_are_found(rig: AmqpRig, transport: AmqpTransport) -> None:
+    quickened(transport)
+    queue, recorder = rig.names.queue("orders", "commands"), Recorder(settle=ack)
+    subscription = await transport.consume(queue, recorder, prefetch=10)
+    channel = _channel_of(subscription)
+    (tag,) = channel.consumers
+    callback = channel.consumers[tag]
+    await publish(transport, to(rig.names.commands), b"0")
+    await recorder.reaches(1)
+
+    with structlog.testing.capture_logs() as logs:
+        async with rig.foreigner() as foreigner:
+            # Somebody else's consumer stands in for ours, which the broker forgets: the count is right all the same.
+            await foreigner.basic_qos(prefetch_count=1)
+            await foreigner.basic_consume(queue, lambda _: asyncio.sleep(0))
+            await channel.basic_cancel(tag)
+            channel.consumers[tag] = callback
+            await publish(transport, to(rig.names.commands), b"1", b"2", b"3", first=1)
+            await recorder.reaches(1 + 2)
+
+    reasons = [entry["reason"] for entry in logs if entry["event"] == "consumer.lost"]
+    assert reasons == ["2 messages wait and none is delivered"]
+    await recorder.reaches(4)
+
+
+async def test_consumer_that_the_broker_never_answers_is_given_up_in_time(
+    rig: AmqpRig, transport: AmqpTransport
+) -> None:
+    transport._around = dataclasses.replace(transport._around, start_timeout_s=0.5)
+
+    async with rig.stalled():
+        with pytest.raises(ConnectionLostError, match=rig.names.queue("orders", "commands")):
+            await asyncio.wait_for(
+                transport.consume(rig.names.queue("orders", "commands"), Recorder(), prefetch=1), LIMIT_S
+            )
+
+    recorder = Recorder(settle=ack)
+    await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=1)
+    await publish(transport, to(rig.names.commands), b"x")
+    await recorder.reaches(1)
+
+
 async def test_growing_keeps_the_bound_and_what_is_unsettled(rig: AmqpRig, transport: AmqpTransport) -> None:
     recorder = Recorder()
     subscription = await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=2)

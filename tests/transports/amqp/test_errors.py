@@ -121,6 +121,7 @@ class TestDeclareError:
             (aiormq.ChannelLockedResource("locked"), TopologyConflictError),
             (aiormq.ChannelAccessRefused("refused"), ConfigurationError),
             (ConnectionResetError("gone"), ConnectionLostError),
+            (TimeoutError(), ConnectionLostError),
             (Exception(), ConnectionLostError),
         ],
     )

@@ -13,7 +13,7 @@ from tests.support.broker import Broker
 from tests.support.sealing import as_sealed
 from tests.support.waiting import eventually, holds
 from tests.transports.amqp_rig import AmqpRig
-from tests.transports.rig import LIMIT_S, Recorder, ack, depth_of, label, to, work
+from tests.transports.rig import LIMIT_S, Recorder, ack, depth_of, eventually_depth, label, to, work
 
 pytestmark = pytest.mark.broker
 
@@ -33,11 +33,10 @@ async def test_publishes_in_flight_share_one_round_trip(rig: AmqpRig, transport:
     proxy = rig.proxy_of(transport)
     proxy.hold()
     publishes = [asyncio.create_task(send(transport, rig, number)) for number in range(300)]
-    await asyncio.sleep(0.3)
-
-    # The broker has all of them although it has not confirmed one: none waited for another's confirm.
     watcher = await rig.transport()
-    assert await depth_of(watcher, rig.names.queue("orders", "commands")) == 300
+
+    # The broker gets all of them although it confirms none: none waits for another's confirm.
+    await eventually_depth(watcher, rig.names.queue("orders", "commands"), 300)
     assert not any(publish.done() for publish in publishes)
 
     proxy.release()
