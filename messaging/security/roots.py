@@ -16,8 +16,9 @@ from messaging.security.keys import KEY_BYTES, SigningKey, VerifyKey
 from messaging.security.passphrase import SCRYPT_COST, seal_secret, unseal_secret
 from messaging.security.private_files import read_private, write_file
 from messaging.security.strict_json import dump_json, load_json
+from messaging.security.suite import LABEL, sha256
 
-__all__ = ["PINS_FILE", "Pins", "load_pins", "load_root", "pins_of", "write_pins", "write_root"]
+__all__ = ["PINS_FILE", "Pins", "load_pins", "load_root", "pins_of", "roots_fingerprint", "write_pins", "write_root"]
 
 PINS_FILE: Final = "trust.roots"
 VERSION: Final = 1
@@ -79,6 +80,13 @@ def load_pins(path: Path) -> Pins:
     roots = fields.texts("roots")
     fields.end()
     return pins_of(realm, roots, threshold=threshold)
+
+
+def roots_fingerprint(pins: Pins) -> str:
+    """Return what people compare to know that they mean the same roots: 32 hex digits in groups of four."""
+    content = {"realm": pins.realm, "threshold": pins.threshold, "roots": sorted(root.raw.hex() for root in pins.roots)}
+    digits = sha256(LABEL + b"roots\0" + dump_json(content))[:16].hex()
+    return " ".join(digits[at : at + 4] for at in range(0, len(digits), 4))
 
 
 def write_pins(pins: Pins, path: Path) -> None:

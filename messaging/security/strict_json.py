@@ -88,6 +88,12 @@ class Fields:
             self.refuse(f"expected {size} bytes in lower-case hex, found {value!r}")
         return raw
 
+    def optional_octets(self, name: str, size: int) -> bytes | None:
+        """Take bytes of an exact size in lower-case hex, or null."""
+        if self._is_null(name):
+            return None
+        return self.octets(name, size)
+
     def items(self, name: str) -> list[Any]:
         """Take a list."""
         return list(self._take(name, list))

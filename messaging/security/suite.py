@@ -35,6 +35,7 @@ __all__ = [
     "root_statement",
     "same",
     "sha256",
+    "split_message_key",
     "unwrap",
     "wrap",
     "wrap_info",
@@ -124,11 +125,16 @@ class DataKey:
 
         The commitment is in the signed header: AES-GCM alone lets one ciphertext open under two keys.
         """
-        both = hmac.digest(self.message_key(salt, message_id), _SPLIT, "sha512")
-        return both[:32], both[32:]
+        return split_message_key(self.message_key(salt, message_id))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a data key is never pickled or copied out of its process")
+
+
+def split_message_key(message_key: bytes) -> tuple[bytes, bytes]:
+    """Return content key and commitment from the key of one message, 32 bytes each."""
+    both = hmac.digest(message_key, _SPLIT, "sha512")
+    return both[:32], both[32:]
 
 
 def aead_seal(key: bytes, plaintext: bytes, *, block_digest: bytes, header: bytes) -> bytes:
