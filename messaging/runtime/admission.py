@@ -44,6 +44,7 @@ class Intake:
         self._running = Tasks()
         self._chores = Tasks()
         self._subscription: Subscription | None = None
+        self._subscribed = asyncio.Event()
 
     @property
     def is_live(self) -> bool:
@@ -58,6 +59,7 @@ class Intake:
     async def start(self) -> None:
         """Begin with one delivery at a time."""
         self._subscription = await self._transport.consume(self.queue, self._arrived, prefetch=self._width)
+        self._subscribed.set()
 
     async def stop(self, *, timeout_s: float) -> bool:
         """Stop deliveries and drain what runs; returns whether all of it ended in time. The rest is given back."""
@@ -111,6 +113,8 @@ class Intake:
             if self._is_narrowing:
                 log.warning("consumer.narrowed", queue=self.queue)
                 await self._running.drain(timeout_s=_NARROW_WAIT_S)
+            # The first deliveries may have ended before `consume` has returned.
+            await self._subscribed.wait()
             if self._subscription is not None:
                 await self._subscription.resize(width)
         except TransportError as error:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from messaging.core.topology import Subscriptions
 from messaging.errors import ConnectionLostError
 from messaging.runtime.admission import SUSPECT_DELIVERIES
 from messaging.runtime.settle import Settler
-from messaging.transports.base import Delivery
+from messaging.transports.base import Delivery, Subscription
 from messaging.transports.memory import MemoryTransport
 from messaging.transports.memory.consumer import MemorySubscription
 from tests.support.logs import Logs
@@ -285,3 +286,33 @@ async def test_a_width_that_cannot_be_changed_is_logged_and_work_goes_on(
 
     assert started == [0, 1, 2]
     assert [entry["reason"] for entry in logs.of("consumer.unresized")] == ["away"]
+
+
+async def test_it_opens_up_even_when_the_first_delivery_ends_before_consume_has_returned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[int] = []
+    gate = asyncio.Event()
+    gate.set()
+    orders = a_service(started, gate)
+    consume = MemoryTransport.consume
+
+    async def slowly(self: MemoryTransport, *args: Any, **kwargs: Any) -> Subscription:
+        subscription = await consume(self, *args, **kwargs)
+        await eventually(lambda: len(started) == 1)
+        await asyncio.sleep(0.02)
+        return subscription
+
+    async with Stage() as stage:
+        stage.trust.join("orders", orders.subscriptions)
+        async with running(stage, orders):
+            pass
+        await stage.send(PlaceOrder(number=0), sender="users")
+        monkeypatch.setattr(MemoryTransport, "consume", slowly)
+
+        async with running(stage, orders):
+            gate.clear()
+            for number in range(1, 6):
+                await stage.send(PlaceOrder(number=number), sender="users")
+            await eventually(lambda: orders.running == 5)
+            gate.set()
