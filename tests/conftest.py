@@ -3,11 +3,16 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from messaging.cli.broker_node import PrivateNode
 from tests.support.broker import Broker, a_broker, a_node, start_node
 
 pytest_plugins = ["tests.support.attack_report"]
+
+# A busy machine is no reason to fail: each test has its own time limit anyway.
+settings.register_profile("messaging", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("messaging")
 
 
 @pytest.fixture(scope="session")
