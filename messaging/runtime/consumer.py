@@ -101,7 +101,7 @@ class Consumer:
             early = await self._believe(handling)
             verdict = await self._run(handling) if early is None else early
         except SealError as error:
-            verdict = await self._refused(handling, error)
+            verdict = self._outcomes.refused(handling, error)
         except GivenBack:
             raise
         except Exception as error:  # noqa: BLE001 - the one place where anything a handler raises becomes data
@@ -145,7 +145,16 @@ class Consumer:
 
     async def _open(self, handling: Handling) -> Verdict | None:
         delivery = handling.delivery
-        verified = self._opener.verify(delivery.body, kinds=handling.part.kinds, queue=delivery.queue)
+        try:
+            verified = self._opener.verify(delivery.body, kinds=handling.part.kinds, queue=delivery.queue)
+        except SealError as error:
+            if error.disposition is not Disposition.EXPIRED or not isinstance(error.evidence, Verified):
+                raise
+            # What expired is buried only if it did not run before.
+            early = await self._reserve(handling, error.evidence)
+            if early is not None:
+                return early
+            raise
         handling.original = delivery.body
         if verified.kind is Kind.REPLAY:
             return await self._open_replay(handling, verified)
@@ -284,15 +293,6 @@ class Consumer:
         handling.reply_codec = contract.codec
         if contract.reply is not None:
             handling.reply = encode_value(contract.reply, result, contract.codec)
-
-    async def _refused(self, handling: Handling, error: SealError) -> Verdict:
-        """Bury what expired only if it did not run before; the rest is a table."""
-        evidence = error.evidence
-        if error.disposition is Disposition.EXPIRED and isinstance(evidence, Verified):
-            early = await self._reserve(handling, evidence)
-            if early is not None:
-                return early
-        return self._outcomes.refused(handling, error)
 
     def _key(self, verified: Verified) -> InboxKey:
         return InboxKey(self._service, verified.sender, verified.id)
