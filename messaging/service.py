@@ -310,11 +310,7 @@ class Service(Router):
             link=_NOT_RUNNING if parts is None else parts.transport.state,
             consumers={} if engine is None else engine.consumers,
             trouble=None if engine is None else engine.trouble,
-            details={
-                "service": self.name,
-                "running": self.running,
-                "counts": {} if engine is None else engine.counts,
-            },
+            details={"service": self.name, "running": self.running, "counts": {} if engine is None else engine.counts},
         )
 
     @property
@@ -332,6 +328,11 @@ class Service(Router):
     def running(self) -> int:
         """How many deliveries are being handled now."""
         return 0 if self._engine is None else self._engine.running
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being handled, and nothing that was committed waits to leave."""
+        return self._engine is None or self._engine.is_idle
 
     # ---- inside
 
@@ -366,8 +367,7 @@ class Service(Router):
         await engine.drain()
 
     def _check_owned(self) -> None:
-        subscriptions = self.subscriptions
-        for name, _ in sorted(subscriptions.commands | subscriptions.requests):
+        for name, _ in sorted(self.subscriptions.commands | self.subscriptions.requests):
             if owner_of(name) != self.name:
                 raise ConfigurationError(
                     f"service {self.name!r} handles {name}, which {owner_of(name)!r} owns: only the owner of a command "
@@ -384,7 +384,7 @@ class Service(Router):
                 )
 
     async def _is_idle(self) -> bool:
-        if (engine := self._engine) is None or not engine.is_idle:
+        if (engine := self._engine) is None or not self.is_idle:
             return engine is None
         settings = self._running_with or self.settings
         if settings.is_embedded:

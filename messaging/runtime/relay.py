@@ -70,11 +70,12 @@ class Relay:
 
     async def relay_once(self) -> int:
         """Publish one batch; returns how many rows were looked at."""
+        # Until the look has ended, nobody may take the outbox for empty.
+        self._is_idle = False
         self._wanted.clear()
         rows = await self._outbox.claim(limit=BATCH_ROWS, lease_s=LEASE_S, owner=self._owner)
         if not rows:
             return 0
-        self._is_idle = False
         outcomes = await asyncio.gather(*(self._publish(row) for row in rows))
         sent = [row.id for row, problem in zip(rows, outcomes, strict=True) if problem is None]
         if sent:

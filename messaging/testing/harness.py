@@ -211,7 +211,7 @@ class Harness:
             raise ConfigurationError(f"{handler!r} handles nothing in this harness; pass the decorated function")
 
     def _is_idle(self) -> bool:
-        return self._broker.is_idle() and not any(service.running for service in self._services.values())
+        return self._broker.is_idle() and all(service.is_idle for service in self._services.values())
 
     async def _publisher(self, sender: str) -> Publisher:
         service = self._services.get(sender)

@@ -13,6 +13,7 @@ from messaging.errors import TopologyConflictError
 from messaging.runtime import dead_letters
 from messaging.runtime.dead_letters import DeadLetters, ReplayProgress
 from messaging.runtime.publisher import Publisher
+from messaging.transports.memory import MemoryTransport
 from tests.support.logs import Logs
 from tests.support.shop import CancelOrder, OrderPlaced, PlaceOrder
 from tests.support.stage import OPERATOR, Stage
@@ -337,3 +338,26 @@ async def test_an_operator_without_the_grant_fails_clearly_and_takes_nothing() -
         assert report.stopped_because is not None
         assert "policy.replay" in report.stopped_because
         assert stage.depth("orders", "dead") == 1
+
+
+async def test_what_the_broker_gave_up_is_listed_with_its_reason_and_can_be_replayed() -> None:
+    shop = Shop()
+    async with Stage(shop.service) as stage:
+        await shop.service.stop()
+        stage.inject("orders", "commands", stage.sealed(PlaceOrder(number=5), "users"))
+        transport = MemoryTransport(stage.broker, ambient=stage.clock.ambient)
+        await transport.connect()
+        await transport.consume(stage.names.queue("orders", "commands"), lambda delivery: delivery.reject(), prefetch=1)
+        await eventually(lambda: stage.depth("orders", "dead") == 1)
+        await transport.aclose()
+
+        async with open_operator(stage._settings, OPERATOR, ambient=stage.clock.ambient) as operator:
+            [letter] = await operator.dead_letters.list("orders")
+            assert (letter.is_verified, letter.fault.error) == (True, "broker.delivery_limit")
+            assert letter.payload == {"number": 5, "note": ""}
+
+            shop.is_open = True
+            await shop.service.start(seams=stage._seams)
+            await operator.dead_letters.replay("orders", reason="mended")
+            await stage.settled()
+            assert shop.placed == [5]

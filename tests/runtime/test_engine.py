@@ -3,12 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from messaging import Context, Fault, Service
+from messaging import Context, Fault, RetryPolicy, Service
 from messaging.runtime import consumer
+from messaging.runtime.tasks import Tasks
 from messaging.security.trust import TrustStore
+from messaging.stores.base import StoreUnavailableError
+from messaging.stores.sql import SqlStore
 from tests.support.logs import Logs
 from tests.support.shop import CancelOrder, CountOrders, OrderPlaced, PlaceOrder
 from tests.support.stage import Stage
@@ -262,3 +267,116 @@ def _counts(service: Service) -> dict[str, int]:
     counts = service.health.details["counts"]
     assert isinstance(counts, dict)
     return counts
+
+
+# ---- with a durable store
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'orders.sqlite'}")
+    made = SqlStore(engine)
+    await made.create_tables()
+    yield made
+    await engine.dispose()
+
+
+class Durable:
+    """An orders service that publishes in the transaction of its handler, and fails when told."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.service = Service("orders", store=store, retry=RetryPolicy(immediate=0))
+        self.failures = 0
+        self.runs: list[int] = []
+
+        @self.service.on_command(PlaceOrder)
+        async def place_order(command: PlaceOrder, context: Context) -> None:
+            self.runs.append(command.number)
+            await context.publish(OrderPlaced(number=command.number))
+            if self.failures:
+                self.failures -= 1
+                raise ConnectionError("after the publish")
+
+
+def a_listener(heard: list[int]) -> Service:
+    users = Service("users")
+
+    @users.on_event(OrderPlaced)
+    async def hear(event: OrderPlaced, context: Context) -> None:
+        heard.append(event.number)
+
+    return users
+
+
+async def test_what_a_handler_published_leaves_when_it_has_committed_and_not_before(store: SqlStore) -> None:
+    heard: list[int] = []
+    durable = Durable(store)
+    durable.failures = 1
+
+    async with Stage(durable.service, a_listener(heard)) as stage:
+        await stage.send(PlaceOrder(number=1), sender="users")
+        await stage.settled()
+        assert (durable.runs, heard) == ([1], [])
+
+        await stage.advance(1.0)
+        await eventually(lambda: heard == [1])
+        assert durable.runs == [1, 1]
+
+
+async def test_a_durable_inbox_remembers_over_a_restart(store: SqlStore) -> None:
+    durable = Durable(store)
+
+    async with Stage(durable.service) as stage:
+        body = stage.sealed(PlaceOrder(number=1), "users")
+        stage.inject("orders", "commands", body)
+        await stage.settled()
+        await durable.service.stop()
+        await durable.service.start(seams=stage._seams)
+        stage.inject("orders", "commands", body)
+        await stage.settled()
+
+    assert durable.runs == [1]
+
+
+async def test_what_was_committed_last_leaves_before_the_service_is_closed(store: SqlStore) -> None:
+    heard: list[int] = []
+    durable = Durable(store)
+
+    async with Stage(durable.service, a_listener(heard)) as stage:
+        relay = durable.service._engine._relay  # type: ignore[union-attr]
+        assert relay is not None
+        durable.service._engine._background = Tasks()  # type: ignore[union-attr]
+        await stage.send(PlaceOrder(number=1), sender="users")
+        await eventually(lambda: durable.runs == [1])
+        await durable.service.stop()
+        await eventually(lambda: heard == [1])
+
+
+async def test_a_service_is_not_idle_while_committed_messages_wait(store: SqlStore) -> None:
+    heard: list[int] = []
+    durable = Durable(store)
+
+    async with Stage(durable.service, a_listener(heard)) as stage:
+        for number in range(5):
+            await stage.send(PlaceOrder(number=number), sender="users")
+            await stage.settled()
+            assert heard == list(range(number + 1))
+
+
+async def test_old_rows_are_removed_now_and_then(store: SqlStore, logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[int | Exception] = [3, StoreUnavailableError("the database does not answer"), 0]
+
+    async def purge(_: SqlStore) -> int:
+        answer = answers.pop(0) if answers else 0
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(SqlStore, "purge", purge)
+    monkeypatch.setattr("messaging.runtime.engine._PURGE_EVERY_S", 0.001)
+
+    async with Stage(Durable(store).service):
+        await eventually(lambda: not answers)
+
+    assert logs.of("inbox.purged")[0]["removed"] == 3
+    assert [entry["reason"] for entry in logs.of("inbox.unpurged")] == ["the database does not answer"]

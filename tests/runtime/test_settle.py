@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 
 from messaging import Context, Fault, Reject, RetryPolicy, Service
-from messaging.core.envelope import Envelope, Kind
+from messaging.core.codec import PAYLOAD_MAX_BYTES, encode_model
+from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
 from messaging.core.topology import Binding, Queue, Topology, dead_routing_key
 from messaging.runtime import settle
 from messaging.runtime.settle import SAMPLE_MAX_BYTES, SAMPLES_PER_S
@@ -411,3 +412,25 @@ async def test_a_flood_of_forgeries_does_not_stop_the_queue() -> None:
 
         assert len(stage.calls(cancel_order)) == 1
         await holds(lambda: orders.health.is_ready, 0.01)
+
+
+async def test_a_message_at_the_cap_that_fails_is_buried_and_replayable() -> None:
+    orders = Service("orders", retry=RetryPolicy(immediate=0, delays_s=()))
+    sizes: list[int] = []
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        sizes.append(len(command.note))
+        if context.replayed_by is None:
+            raise ValueError("x" * 5_000)
+
+    async with Stage(orders) as stage:
+        note = "x" * (PAYLOAD_MAX_BYTES - len(encode_model(PlaceOrder(), CODEC_MSGPACK)) - 4)
+        await stage.send(PlaceOrder(note=note), sender="users")
+        await stage.settled()
+        assert [letter.is_replayable for letter in stage.dead("orders")] == [True]
+
+        await stage.replay("orders")
+        await stage.settled()
+        assert sizes == [len(note)] * 2
+        assert stage.dead("orders") == []
