@@ -150,8 +150,7 @@ class Consumer:
         except SealError as error:
             if error.disposition is not Disposition.EXPIRED or not isinstance(error.evidence, Verified):
                 raise
-            # What expired is buried only if it did not run before.
-            early = await self._reserve(handling, error.evidence)
+            early = await self._expired(handling, error.evidence)
             if early is not None:
                 return early
             raise
@@ -162,6 +161,17 @@ class Consumer:
         early = await self._reserve(handling, verified)
         if early is None:
             handling.envelope = await self._decrypt(handling, verified)
+        return early
+
+    async def _expired(self, handling: Handling, late: Verified) -> Verdict | None:
+        """Let what expired be buried, but not if it ran before; of a replay bury what is inside, to be replayed again."""
+        early = await self._reserve(handling, late)
+        if early is None and late.kind is Kind.REPLAY:
+            replay = read_replay(self._opener.decrypt(self._opener.verify_archived(late.body)))
+            inner = self._seen(replay.original, late)
+            if inner.leaf == late.bind:
+                handling.verified, handling.original = inner, replay.original
+                handling.replays, handling.earlier_attempts = replay.replays, replay.attempts
         return early
 
     async def _open_replay(self, handling: Handling, outer: Verified) -> Verdict | None:
