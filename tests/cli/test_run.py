@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from messaging.cli import run
 from messaging.cli.broker_probe import free_port
 from tests.support.installation import Installation, ask, until
 from tests.support.terminal import Terminal
@@ -80,6 +81,8 @@ class TestMistakes:
     def test_a_missing_bundle_is_exit_code_2_however_it_is_run(
         self, offline: Installation, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        # Loggers configured for a process keep their stream for good, and this process has other tests to run.
+        monkeypatch.setattr(run, "configure_logs", lambda *_, **__: None)
         (offline.keys / "trust.bundle").unlink()
         for name, value in offline.environment.items():
             monkeypatch.setenv(name, value)
