@@ -20,6 +20,7 @@ from messaging.core.envelope import Envelope
 from messaging.core.fault import Fault
 from messaging.core.message import Message
 from messaging.core.topology import Binding, Queue, Subscriptions, Topology
+from messaging.runtime.engine import Engine
 from messaging.runtime.middleware import Call
 from messaging.runtime.router import Handler
 from messaging.runtime.seams import Seams
@@ -191,8 +192,20 @@ def contract_edit(payload: dict[str, Any]) -> None:
     ]
 
 
-def _services() -> dict[str, Service]:
-    orders, users, billing = Service("orders"), Service("users"), Service("billing")
+class _Replica(Service):
+    """A service that may remember in an inbox which other replicas share."""
+
+    inbox: MemoryInbox | None = None
+
+    def _engine_of(self, *parts: Any) -> Engine:
+        engine = super()._engine_of(*parts)
+        if self.inbox is not None:
+            engine._consumer._inbox = engine._settler._inbox = self.inbox
+        return engine
+
+
+def _services() -> dict[str, _Replica]:
+    orders, users, billing = _Replica("orders"), _Replica("users"), _Replica("billing")
 
     @orders.on_command(PlaceOrder)
     async def place(command: PlaceOrder, context: Context) -> None:
@@ -285,9 +298,10 @@ class Arena:
     def clock(self) -> Clock:
         return self.realm.clock
 
-    async def start(self, name: str, *, as_name: str | None = None) -> Service:
-        """Start a service, or one more replica of it."""
+    async def start(self, name: str, *, as_name: str | None = None, inbox: MemoryInbox | None = None) -> Service:
+        """Start a service, or one more replica of it, with an inbox of its own or a given one."""
         service = _services()[name]
+        service.inbox = inbox
         self.services[as_name or name] = service
         await service.start(
             seams=Seams(
@@ -377,15 +391,8 @@ class Arena:
         assert isinstance(inbox, MemoryInbox)
         return inbox
 
-    def share_inbox(self, *services: str) -> None:
-        """Let replicas remember together, as over a database."""
-        inbox = self._engine(services[0])._consumer._inbox
-        for name in services[1:]:
-            engine = self._engine(name)
-            engine._consumer._inbox = engine._settler._inbox = inbox
-
     def use_inbox(self, service: str, inbox: Any) -> None:
-        """Put another inbox in the place of a service's own."""
+        """Put another inbox in the place of a service's own, while nothing is under way."""
         engine = self._engine(service)
         engine._consumer._inbox = engine._settler._inbox = inbox
 
