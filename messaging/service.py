@@ -209,8 +209,8 @@ class Service(Router):
             stack.push_async_callback(watch.cancel)
             bundle = trust_file(settings)
             if bundle is not None:
-                poll_s = settings.trust_poll_s
-                watch.spawn(watch_trust(parts.trust, bundle, poll_s=poll_s), name=f"{self.name} trust")
+                watching = watch_trust(parts.trust, bundle, poll_s=settings.trust_poll_s, lagging=parts.lagging)
+                watch.spawn(watching, name=f"{self.name} trust")
             self._parts = parts
             stack.push_async_callback(parts.replies.aclose)
             opened = None if self._lifespan is None else await stack.enter_async_context(self._lifespan(self))

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import structlog
 
-from messaging.core.ambient import Ambient
 from messaging.core.codec import decode_model, encode_value
 from messaging.core.envelope import Envelope, Kind
 from messaging.core.fault import Fault
@@ -23,11 +22,11 @@ from messaging.runtime.context import Context
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.middleware import Call, Middleware, wrap
 from messaging.runtime.outcome import Identity, Outcomes
+from messaging.runtime.parts import Parts
 from messaging.runtime.replaying import Replaying, read_replay
 from messaging.runtime.router import FIRST_RUNG_MS, Handler, Router
 from messaging.runtime.staging import Outlets
 from messaging.security.content import split_fault
-from messaging.security.open import Opener
 from messaging.security.verified import Verified
 from messaging.stores.base import Inbox, InboxKey, StoreUnavailableError
 
@@ -59,27 +58,27 @@ class Consumer:
 
     def __init__(
         self,
+        parts: Parts,
+        router: Router,
         *,
         identity: Identity,
-        router: Router,
-        opener: Opener,
         inbox: Inbox,
         outlets: Outlets,
-        ambient: Ambient,
         retry: RetryPolicy,
         timeout_s: float,
         middleware: Sequence[Middleware] = (),
         around: Callable[[Handler], Call] = _itself,
     ) -> None:
         self._service = identity.service
-        self._outcomes = Outcomes(identity=identity, ambient=ambient, retry=retry)
+        self._outcomes = Outcomes(identity=identity, ambient=parts.ambient, retry=retry)
         self._router = router
-        self._opener = opener
+        self._opener = parts.opener
         self._inbox = inbox
         self._outlets = outlets
         self._retry = retry
         self._timeout_s = timeout_s
         self._calls = {handler.key: wrap(around(handler), middleware) for handler in router.handlers}
+        self._lagging = parts.lagging
         self._held: dict[int, str] = {}
         self.resources: Sequence[object] = ()
         self.stopping = asyncio.Event()
@@ -101,6 +100,8 @@ class Consumer:
             early = await self._believe(handling)
             verdict = await self._run(handling) if early is None else early
         except SealError as error:
+            if error.disposition is Disposition.LAG:
+                self._lagging.set()
             verdict = self._outcomes.refused(handling, error)
         except GivenBack:
             raise
@@ -164,7 +165,7 @@ class Consumer:
         return early
 
     async def _expired(self, handling: Handling, late: Verified) -> Verdict | None:
-        """Let what expired be buried, but not if it ran before; of a replay bury what is inside, to be replayed again."""
+        """Let what expired be buried, but not if it ran before; of a replay what is inside, to be replayed again."""
         early = await self._reserve(handling, late)
         if early is None and late.kind is Kind.REPLAY:
             replay = read_replay(self._opener.decrypt(self._opener.verify_archived(late.body)))

@@ -74,12 +74,11 @@ class Engine:
             )
         )
         self._consumer = Consumer(
+            parts,
+            router,
             identity=identity,
-            router=router,
-            opener=parts.opener,
             inbox=inbox,
             outlets=Outlets(parts.publisher, on_commit=self._wake_relay),
-            ambient=parts.ambient,
             retry=retry,
             timeout_s=limits.handler_timeout_s,
             middleware=middleware,

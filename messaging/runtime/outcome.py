@@ -13,7 +13,7 @@ from messaging.core.envelope import CODEC_MSGPACK
 from messaging.core.fault import Fault
 from messaging.core.message import contract_of
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, RetryPolicy, Skip, Verdict
-from messaging.errors import Disposition, SealError, UnknownMessageError
+from messaging.errors import Disposition, SealError, StaleMessageError, UnknownMessageError
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.router import FIRST_RUNG_MS
 from messaging.security.verified import Verified
@@ -21,9 +21,9 @@ from messaging.security.verified import Verified
 __all__ = ["Identity", "Outcomes"]
 
 FIRST_RUNG_S: Final = FIRST_RUNG_MS / 1000
-# An unverified claim to come from ahead of my trust bundle buys this much patience, a verified one that much.
-LAG_UNVERIFIED_MS: Final = 60_000
-LAG_VERIFIED_MS: Final = 600_000
+# A newer trust bundle is here within this time, or it will not come; a clock that is behind needs longer.
+LAG_MS: Final = 60_000
+AHEAD_MS: Final = 600_000
 # So many unverified claims may wait at a time: a flood of them must not go round and round on the ladder.
 LAG_UNVERIFIED_MAX: Final = 100
 
@@ -108,7 +108,8 @@ class Outcomes:
 
     def _lagging(self, handling: Handling, error: SealError, evidence: Verified | None) -> Verdict:
         """Wait for a newer trust bundle or for this clock, but not for long: claims may be forged."""
-        patience_ms = LAG_UNVERIFIED_MS if evidence is None else LAG_VERIFIED_MS
+        is_ahead = evidence is not None and isinstance(error, StaleMessageError)
+        patience_ms = AHEAD_MS if is_ahead else LAG_MS
         since_ms = handling.delivery.first_failed_ms
         # A first failure in the future is another replica's clock, or a claim: the next hop says now instead.
         in_time = since_ms is None or self._ambient.now_ms() - since_ms < patience_ms

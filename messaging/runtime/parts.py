@@ -1,6 +1,7 @@
 """`Parts`: the objects that one service or operator works with; `messaging.assembly` builds them from settings."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from messaging.core.ambient import Ambient
 from messaging.core.topology import Names, Subscriptions
@@ -22,6 +23,7 @@ class Parts:
         identity: Service, or `ops:<name>`.
         instance: 16 hex digits, fresh in each process.
         subscriptions: What it handles.
+        lagging: Set when a message claims that a newer trust bundle exists.
     """
 
     identity: str
@@ -35,3 +37,4 @@ class Parts:
     opener: Opener
     publisher: Publisher
     replies: Replies
+    lagging: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,7 +1,9 @@
 """Takes a newer trust bundle without a restart; a bad one is logged and the last good one stays (docs/trust.md)."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -10,13 +12,28 @@ from messaging.security.trust import TrustStore
 
 __all__ = ["watch_trust"]
 
+_PAUSE_S: Final = 1.0
+
 log = structlog.get_logger()
 
 
-async def watch_trust(trust: TrustStore, path: Path, *, poll_s: float) -> None:
-    """Look at the bundle's file every `poll_s` seconds, for ever."""
+async def watch_trust(trust: TrustStore, path: Path, *, poll_s: float, lagging: asyncio.Event) -> None:
+    """Look at the bundle's file every `poll_s` seconds, for ever; sooner when this service seems to lag behind.
+
+    Args:
+        trust: The bundle in force.
+        path: The file.
+        poll_s: Seconds between two looks.
+        lagging: Set when a message claims that there is a newer bundle. Claims may be forged, so they never make it
+            more than one look a second.
+    """
+    pause_s = min(poll_s, _PAUSE_S)
     while True:
-        await asyncio.sleep(poll_s)
+        await asyncio.sleep(pause_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(poll_s - pause_s):
+                await lagging.wait()
+        lagging.clear()
         try:
             if trust.reload(path):
                 log.info("trust.reloaded", version=trust.current.version)

@@ -1,5 +1,7 @@
 """Where a delivery goes that could not be believed, read or handled."""
 
+import pytest
+
 from messaging import Context, Service
 from messaging.core.envelope import Envelope
 from messaging.runtime.outcome import LAG_UNVERIFIED_MAX
@@ -98,7 +100,8 @@ def a_newcomers(stage: Stage) -> bytes:
     return sealer.seal(stage.envelope(PlaceOrder(), "newcomer"), routing_key="orders.place_order.v1")
 
 
-async def test_a_grant_that_is_not_here_yet_waits() -> None:
+@pytest.mark.parametrize("is_coming", [True, False])
+async def test_a_grant_that_is_not_here_yet_is_waited_for_a_minute(is_coming: bool) -> None:
     orders = an_orders()
 
     async with Stage(orders) as stage:
@@ -112,10 +115,14 @@ async def test_a_grant_that_is_not_here_yet_waits() -> None:
         stage.inject("orders", "commands", body)
         await stage.settled()
         assert verdicts(stage) == {"dead": 0, "refused": 0, "quarantine": 0, "retry.1000": 1}
+        assert orders._parts is not None
+        assert orders._parts.lagging.is_set()
 
-        stage.change_bundle(lambda _: None)
-        await stage.advance(1.0)
-        assert len(stage.calls(next(orders.handlers).call)) == 1
+        if is_coming:
+            stage.change_bundle(lambda _: None)
+        await stage.advance(1.0 if is_coming else 61.0)
+        assert len(stage.calls(next(orders.handlers).call)) == (1 if is_coming else 0)
+        assert stage.bodies("orders", "refused") == ([] if is_coming else [body])
 
 
 async def test_a_message_from_the_future_waits_until_its_time_and_is_refused_after_ten_minutes() -> None:

@@ -5,16 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from messaging.runtime import trust_watch
 from messaging.runtime.trust_watch import watch_trust
 from tests.support.logs import Logs
 from tests.support.realm import Realm
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, holds
 
 
 @asynccontextmanager
-async def watched(realm: Realm, path: Path) -> AsyncIterator[None]:
-    watching = asyncio.create_task(watch_trust(realm.stores["orders"], path, poll_s=0.001))
-    yield
+async def watched(realm: Realm, path: Path, *, poll_s: float = 0.001) -> AsyncIterator[asyncio.Event]:
+    lagging = asyncio.Event()
+    watching = asyncio.create_task(watch_trust(realm.stores["orders"], path, poll_s=poll_s, lagging=lagging))
+    yield lagging
     watching.cancel()
     await asyncio.wait([watching])
 
@@ -48,3 +52,30 @@ async def test_a_missing_file_is_logged_with_its_remedy(tmp_path: Path, logs: Lo
         await eventually(lambda: "trust.rejected" in logs.events)
 
     assert "messaging trust init" in str(logs.of("trust.rejected")[0]["reason"])
+
+
+async def test_a_hint_that_this_service_lags_brings_the_next_look_forward(
+    tmp_path: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_watch, "_PAUSE_S", 0.001)
+    realm, path = Realm(), tmp_path / "trust.bundle"
+    path.write_bytes(realm.change())
+
+    async with watched(realm, path, poll_s=60.0) as lagging:
+        await holds(lambda: logs.events == [], 0.05)
+        lagging.set()
+        await eventually(lambda: "trust.reloaded" in logs.events)
+        assert not lagging.is_set()
+
+
+async def test_hints_never_make_it_more_than_one_look_in_a_pause(
+    tmp_path: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_watch, "_PAUSE_S", 0.05)
+
+    async with watched(Realm(), tmp_path / "trust.bundle", poll_s=60.0) as lagging:
+        for _ in range(100):
+            lagging.set()
+            await asyncio.sleep(0.001)
+
+    assert logs.events.count("trust.rejected") <= 10
