@@ -6,13 +6,14 @@ used, because the right to write to it is the right to write into every queue; n
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, Literal, TypeVar
 
 from messaging.core.envelope import Kind
 from messaging.core.names import is_service
 from messaging.errors import ConfigurationError
 
-__all__ = ["Binding", "Exchange", "Names", "Queue", "Subscriptions", "Topology"]
+__all__ = ["Binding", "Declares", "Exchange", "Names", "Queue", "Subscriptions", "Topology"]
 
 # A positive limit always: -1 discards every returned message at once on RabbitMQ 3.10, and unset means 20 from 4.0
 # (docs/topology.md, "What the versions do").
@@ -21,6 +22,8 @@ DELIVERY_LIMIT: Final = 100
 DEAD_DELIVERY_LIMIT: Final = 1_000_000
 FAULTS_MAX_MESSAGES: Final = 100_000
 FAULTS_TTL_MS: Final = 7 * 24 * 3_600_000
+# Said explicitly: a virtual host may have quorum queues as its default.
+_CLASSIC: Final[Mapping[str, str]] = {"x-queue-type": "classic"}
 QUARANTINE_MAX_MESSAGES: Final = 1_000
 QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
 REPLIES_EXPIRE_MS: Final = 30 * 60_000
@@ -39,11 +42,18 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """A durable exchange. `alternate` names the exchange that takes what it cannot route."""
+    """A durable exchange.
+
+    Attributes:
+        name, type: As the broker knows it.
+        alternate: The exchange that takes what it cannot route.
+        is_shared: Whether all services use it; the others belong to one.
+    """
 
     name: str
     type: Literal["topic", "fanout", "direct"]
     alternate: str | None = None
+    is_shared: bool = False
 
     @property
     def arguments(self) -> dict[str, Argument]:
@@ -53,10 +63,16 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A durable queue and its arguments."""
+    """A durable queue and its arguments.
+
+    Attributes:
+        name, arguments: As the broker knows it.
+        is_passing: Whether it belongs to one running instance, which nobody can make it for beforehand.
+    """
 
     name: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +98,26 @@ class Topology:
             queues=_once((*self.queues, *other.queues)),
             bindings=_once((*self.bindings, *other.bindings)),
         )
+
+
+class Declares(Enum):
+    """What a program makes exist; the rest must be there already, and is only looked for.
+
+    `ALL`: everything. `OWN`: all but the exchanges that services share. `REPLIES`: the reply queue of its own instance.
+    Which rights at the broker each of them takes is computed in `core.permissions`.
+    """
+
+    ALL = "all"
+    OWN = "own"
+    REPLIES = "replies"
+
+    def makes(self, thing: Exchange | Queue) -> bool:
+        """Tell whether a program makes an exchange, or a queue and its bindings."""
+        if self is Declares.ALL:
+            return True
+        if isinstance(thing, Queue):
+            return thing.is_passing or self is Declares.OWN
+        return not thing.is_shared and self is Declares.OWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +219,7 @@ class Names:
     def shared(self) -> Topology:
         """Return the exchanges that every service uses."""
         topics = (self.commands, self.requests, self.events, self.dead, self.replies)
-        return Topology(exchanges=tuple(Exchange(name=name, type="topic") for name in topics))
+        return Topology(exchanges=tuple(Exchange(name=name, type="topic", is_shared=True) for name in topics))
 
     def of_service(self, service: str, subscriptions: Subscriptions) -> Topology:
         """Return everything a service needs to consume: queues, ladder, dead letters, bindings."""
@@ -199,7 +235,7 @@ class Names:
         """Return the reply queue of one instance: it survives a reconnect and goes 30 minutes after its owner."""
         name = self.reply_queue(service, instance)
         return self.shared() + Topology(
-            queues=(Queue(name=name, arguments={"x-expires": REPLIES_EXPIRE_MS}),),
+            queues=(Queue(name=name, arguments={**_CLASSIC, "x-expires": REPLIES_EXPIRE_MS}, is_passing=True),),
             bindings=(Binding(exchange=self.replies, queue=name, routing_key=name),),
         )
 
@@ -209,7 +245,7 @@ class Names:
         work: tuple[tuple[str, str, frozenset[tuple[str, int]], dict[str, Argument]], ...] = (
             ("commands", self.commands, subscriptions.commands, self._business_arguments(service)),
             ("events", self.events, subscriptions.events, self._business_arguments(service)),
-            ("requests", self.requests, subscriptions.requests, {}),
+            ("requests", self.requests, subscriptions.requests, dict(_CLASSIC)),
         )
         for part, exchange, pairs, arguments in work:
             if not pairs:
@@ -236,6 +272,7 @@ class Names:
         back = self.return_exchange(service)
         undeliverable = self.undeliverable_exchange(service)
         bounds: dict[str, Argument] = {
+            **_CLASSIC,
             "x-max-length": QUARANTINE_MAX_MESSAGES,
             "x-max-length-bytes": QUARANTINE_MAX_BYTES,
         }

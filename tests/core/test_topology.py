@@ -134,7 +134,7 @@ def test_business_queues_keep_what_they_hold(topology: Topology, part: str) -> N
 
 
 def test_requests_are_classic_and_are_not_buried(topology: Topology) -> None:
-    assert queues(topology)["ns.orders.requests"] == {}
+    assert queues(topology)["ns.orders.requests"] == {"x-queue-type": "classic"}
 
 
 def test_a_rung_brings_a_message_back_under_its_own_routing_key(topology: Topology) -> None:
@@ -158,7 +158,11 @@ def test_what_people_decide_on_is_kept_without_limit(topology: Topology, part: s
 
 
 def test_what_an_outsider_fills_is_bounded(topology: Topology) -> None:
-    assert queues(topology)["ns.orders.quarantine"] == {"x-max-length": 1_000, "x-max-length-bytes": 16 * 1024**2}
+    assert queues(topology)["ns.orders.quarantine"] == {
+        "x-queue-type": "classic",
+        "x-max-length": 1_000,
+        "x-max-length-bytes": 16 * 1024**2,
+    }
 
 
 def test_a_notice_of_faults_ages_and_never_blocks_the_service_that_failed(topology: Topology) -> None:
@@ -230,7 +234,7 @@ def test_a_reply_queue_goes_after_its_owner() -> None:
     topology = NAMES.of_replies("users", "0123456789abcdef")
     name = "ns.users.replies.0123456789abcdef"
 
-    assert queues(topology) == {name: {"x-expires": 30 * 60_000}}
+    assert queues(topology) == {name: {"x-queue-type": "classic", "x-expires": 30 * 60_000}}
     assert bindings(topology, name) == {("ns.replies", name)}
     assert {exchange.name for exchange in topology.exchanges} == TOPICS
 
