@@ -8,11 +8,12 @@ from typing import Final
 import structlog
 
 from messaging.errors import ConfigurationError
-from messaging.security.trust import TrustStore
+from messaging.security.trust import Freshness, TrustStore
 
 __all__ = ["watch_trust"]
 
 _PAUSE_S: Final = 1.0
+_WARN_EVERY_S: Final = 600.0
 
 log = structlog.get_logger()
 
@@ -27,7 +28,8 @@ async def watch_trust(trust: TrustStore, path: Path, *, poll_s: float, lagging: 
         lagging: Set when a message claims that there is a newer bundle. Claims may be forged, so they never make it
             more than one look a second.
     """
-    pause_s = min(poll_s, _PAUSE_S)
+    loop = asyncio.get_running_loop()
+    pause_s, warn_at_s = min(poll_s, _PAUSE_S), 0.0
     while True:
         await asyncio.sleep(pause_s)
         with suppress(TimeoutError):
@@ -39,3 +41,6 @@ async def watch_trust(trust: TrustStore, path: Path, *, poll_s: float, lagging: 
                 log.info("trust.reloaded", version=trust.current.version)
         except ConfigurationError as error:
             log.warning("trust.rejected", reason=str(error))
+        if trust.freshness() is not Freshness.FRESH and loop.time() >= warn_at_s:
+            warn_at_s = loop.time() + _WARN_EVERY_S
+            log.warning("trust.expired", version=trust.current.version, freshness=trust.freshness().value)

@@ -79,3 +79,18 @@ async def test_hints_never_make_it_more_than_one_look_in_a_pause(
             await asyncio.sleep(0.001)
 
     assert logs.events.count("trust.rejected") <= 10
+
+
+async def test_a_bundle_past_its_life_is_told_now_and_then(tmp_path: Path, logs: Logs) -> None:
+    realm, path = Realm(), tmp_path / "trust.bundle"
+    path.write_bytes(realm.change())
+
+    async with watched(realm, path):
+        await eventually(lambda: "trust.reloaded" in logs.events)
+        await holds(lambda: "trust.expired" not in logs.events, 0.02)
+        realm.clock.advance(365 * 24 * 3600 + 1.0)
+        await eventually(lambda: "trust.expired" in logs.events)
+        await holds(lambda: logs.events.count("trust.expired") == 1, 0.02)
+
+    [entry] = logs.of("trust.expired")
+    assert (entry["version"], entry["freshness"]) == (realm.payload["version"], "grace")
