@@ -16,7 +16,7 @@ from messaging.core.names import is_service
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, Skip, Verdict
 from messaging.core.sealed import Route
 from messaging.core.topology import Names, dead_routing_key
-from messaging.errors import ConfigurationError, MessagingError
+from messaging.errors import ConfigurationError, MessagingError, TransportError
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.rate import RateLimit
@@ -71,7 +71,7 @@ class Settler:
                 await self._carry_out(handling, verdict)
             except MessagingError as error:
                 log.warning("delivery.unsettled", reason=str(error), **handling.described())
-                if not error.transient:
+                if not (error.transient or isinstance(error, TransportError)):
                     _simplify(handling)
             else:
                 return

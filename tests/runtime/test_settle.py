@@ -247,6 +247,21 @@ async def test_while_the_rung_takes_nothing_the_delivery_stays_unacknowledged(lo
         assert stage.depth("orders", "retry.1000") == 1
 
 
+async def test_while_the_dead_letter_queue_is_gone_the_letter_waits_with_its_fault(logs: Logs) -> None:
+    orders = rejecting()
+
+    async with Stage(orders) as stage:
+        stage.broker.delete(stage.names.queue("orders", "dead"))
+        await stage.send(PlaceOrder(), sender="users")
+        await eventually(lambda: logs.events.count("delivery.unsettled") >= 3)
+        assert stage.depth("orders", "commands") == 1
+
+        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
+        await stage.settled()
+        assert [letter.fault.reason for letter in stage.dead("orders")] == ["sold out"]
+        assert stage.depth("orders", "commands") == 0
+
+
 async def test_while_the_broker_does_not_answer_nothing_is_acknowledged(logs: Logs) -> None:
     release = asyncio.Event()
     orders = Service("orders")
