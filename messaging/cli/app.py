@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from messaging.cli import broker, dead, doctor, health, keys, run, send, topology, trust
+from messaging.cli import broker, dead, doctor, evidence, health, inspect, keys, policy, run, send, topology, trust
 from messaging.cli.exits import exit_of, known_error
 from messaging.cli.logs import verb_logs
 from messaging.cli.render import line, problem
@@ -103,6 +103,11 @@ app.command("request")(send.request)
 app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
 app.add_typer(trust.app, name="trust")
+app.add_typer(policy.app, name="policy")
+app.command("inspect")(inspect.inspect)
+app.command("open")(inspect.open_)
+app.command("reveal")(inspect.reveal)
+app.add_typer(evidence.app, name="evidence")
 app.add_typer(topology.app, name="topology")
 app.add_typer(broker.app, name="broker")
 app.command("health")(health.health)

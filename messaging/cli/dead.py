@@ -5,12 +5,12 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
 
 from messaging.assembly import Operator
+from messaging.cli.dead_find import one_letter, services_and_selection
 from messaging.cli.dead_pass import ReplayOrder, discard_all, replay_all
 from messaging.cli.dead_select import (
     ErrorFilter,
@@ -20,7 +20,6 @@ from messaging.cli.dead_select import (
     SenderFilter,
     YoungerFilter,
     selection_of,
-    target_of,
 )
 from messaging.cli.dead_show import (
     SHORT_ID,
@@ -30,7 +29,7 @@ from messaging.cli.dead_show import (
     show_letter,
     show_letters,
 )
-from messaging.cli.exits import Exit, NothingMatchedError, UsageError
+from messaging.cli.exits import Exit, UsageError
 from messaging.cli.operators import Actor, AsOperator, act_as, actor_of
 from messaging.cli.render import line, print_json
 from messaging.core.dead_letter import DeadLetter, Group, Selection
@@ -135,16 +134,11 @@ def show(
 
     Example: [bold]messaging dead show 0198c2f4[/bold]
     """
-    letters = act_as(actor_of(operator), lambda acting: _one(acting, targets))
-    if not letters:
-        raise NothingMatchedError(f"no dead letter {' '.join(targets)}; `messaging dead list` shows what there is")
-    if len(letters) > 1:
-        first = ", ".join(letter.id for letter in letters[:3])
-        raise UsageError(f"{len(letters)} dead letters begin like this ({first}…): write more digits of the id")
+    letter = act_as(actor_of(operator), lambda acting: one_letter(acting, targets))
     if as_json:
-        print_json(letter_record(letters[0], is_full=True))
+        print_json(letter_record(letter, is_full=True))
     else:
-        show_letter(letters[0])
+        show_letter(letter)
 
 
 @app.command()
@@ -194,7 +188,7 @@ def replay(
         _ask(actor, targets or [], selection, question, bound=order.bound, replaying=True)
 
     async def act(acting: Operator) -> int:
-        services, chosen = await _target(acting, targets or [], selection)
+        services, chosen = await services_and_selection(acting, targets or [], selection)
         return await replay_all(acting.dead_letters, services, chosen, order=order)
 
     raise typer.Exit(act_as(actor, act))
@@ -229,41 +223,19 @@ def discard(
         _ask(actor, targets or [], selection, "Discard them for good", bound=None, replaying=False)
 
     async def act(acting: Operator) -> int:
-        services, chosen = await _target(acting, targets or [], selection)
+        services, chosen = await services_and_selection(acting, targets or [], selection)
         return await discard_all(acting.dead_letters, services, chosen, reason=reason, dry_run=dry_run, is_json=as_json)
 
     raise typer.Exit(act_as(actor, act))
 
 
-async def _target(
-    acting: Operator, arguments: Sequence[str], selection: Selection
-) -> tuple[tuple[str, ...], Selection]:
-    """Return the services to look at and the whole selection; without a named one, those that have a queue."""
-    target = target_of(arguments, acting.trust.current.services)
-    services = target.services
-    if not target.is_named:
-        services = tuple([service for service in services if await _has_queue(acting, service)])
-    return services, replace(selection, ids=target.ids)
-
-
-async def _has_queue(acting: Operator, service: str) -> bool:
-    return await acting.transport.depth(acting.names.queue(service, "dead")) is not None
-
-
 async def _letters(acting: Operator, arguments: Sequence[str], selection: Selection) -> list[DeadLetter]:
-    services, chosen = await _target(acting, arguments, selection)
-    return [letter for service in services for letter in await acting.dead_letters.list(service, chosen)]
-
-
-async def _one(acting: Operator, arguments: Sequence[str]) -> list[DeadLetter]:
-    services, chosen = await _target(acting, arguments, Selection())
-    if not chosen.ids:
-        raise UsageError("name the dead letter by the id that `messaging dead list` shows")
+    services, chosen = await services_and_selection(acting, arguments, selection)
     return [letter for service in services for letter in await acting.dead_letters.list(service, chosen)]
 
 
 async def _groups(acting: Operator, arguments: Sequence[str], selection: Selection) -> list[tuple[str, Group]]:
-    services, chosen = await _target(acting, arguments, selection)
+    services, chosen = await services_and_selection(acting, arguments, selection)
     found = [(service, group) for service in services for group in await acting.dead_letters.groups(service, chosen)]
     return sorted(found, key=lambda pair: -pair[1].count)
 

@@ -1,21 +1,25 @@
 """`messaging keys`: key files of services and operators. Private keys are written once and never shown."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from messaging.cli import keys_change, keys_rotate
 from messaging.cli.exits import NothingMatchedError, UsageError
 from messaging.cli.key_head import KeyHead, key_files_in, read_head
+from messaging.cli.key_place import KeysOption, keys_folder
+from messaging.cli.passphrases import PassphraseFd, PassphraseFile, new_passphrase
 from messaging.cli.render import line, print_json, table
-from messaging.core.names import is_operator, is_sender
+from messaging.core.names import is_sender
+from messaging.security.bundle import OPS_GROUP
 from messaging.security.bundle_format import DEVELOPMENT_REALM
 from messaging.security.keyfile import keyring_file, write_keyring
 from messaging.security.keyring import Keyring
-from messaging.security.keys import KEY_BYTES, VerifyKey
-from messaging.settings import Settings
+from messaging.security.keys import KEY_BYTES, DecryptionKey, VerifyKey
+from messaging.security.public_part import fingerprint, part_of
+from messaging.security.roots import load_pins
 
 __all__ = ["app"]
 
@@ -32,8 +36,10 @@ def generate(
         str, typer.Argument(metavar="IDENTITY", help="A service such as orders, or ops:alice.", show_default=False)
     ],
     *,
-    folder: Annotated[
-        Path | None, typer.Option("--keys", help="Where to write; default: MESSAGING_KEYS.", show_default=False)
+    folder: KeysOption = None,
+    roots: Annotated[
+        Path | None,
+        typer.Option(help="Roots file to pin, trust.roots: realm, root keys, threshold.", show_default=False),
     ] = None,
     realm: Annotated[
         str | None, typer.Option(help="Realm; default: that of the key files already there.", show_default=False)
@@ -48,24 +54,26 @@ def generate(
     threshold: Annotated[
         int | None, typer.Option(help="How many roots must sign a bundle.", min=1, show_default=False)
     ] = None,
-    passphrase_file: Annotated[
-        Path | None,
-        typer.Option(help="Seal the file with this file's first line; operators are asked else.", show_default=False),
-    ] = None,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="Ask for a passphrase; of operators it is asked anyway.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
     as_json: _Json = False,
 ) -> None:
     """Make the keys of one identity and print the public ones, which go into the trust bundle.
 
-    For development, `messaging trust init --dev` makes everything in one go.
+    An operator gets a key of group:ops too, to read what is sealed to the operators. For development,
+    `messaging trust init --dev` makes everything in one go.
 
-    Example: [bold]messaging keys generate ops:alice --keys keys[/bold]
+    Example: [bold]messaging keys generate ops:alice --keys keys --roots trust.roots[/bold]
     """
     if not is_sender(identity):
         raise UsageError(
             f"{identity!r} is no identity: name a service such as orders, or an operator such as ops:alice"
         )
-    place = _folder(folder)
-    pins = _pins(place, realm=realm, roots=root or (), threshold=threshold)
+    place = keys_folder(folder)
+    pins = _pins(place, file=roots, realm=realm, roots=root or (), threshold=threshold)
     if pins.realm.startswith(DEVELOPMENT_REALM):
         raise UsageError(
             f"realm {pins.realm} is for development: `messaging trust init --dev {place} --from MODULE:SERVICE` adds "
@@ -77,8 +85,13 @@ def generate(
         roots=[VerifyKey(_octets(text), realm=pins.realm) for text in pins.roots],
         threshold=pins.threshold,
     )
+    if keyring.is_operator:
+        keyring = keyring.with_group(OPS_GROUP, (DecryptionKey.generate(pins.realm),))
     path = place / keyring_file(identity)
-    write_keyring(keyring, path, passphrase=_new_passphrase(identity, passphrase_file))
+    words = new_passphrase(
+        identity, file=passphrase_file, fd=passphrase_fd, ask=passphrase or (keyring.is_operator and not path.exists())
+    )
+    write_keyring(keyring, path, passphrase=words)
     _show_public(keyring, path, as_json=as_json)
 
 
@@ -94,7 +107,7 @@ def show(
 
     Example: [bold]messaging keys show keys[/bold]
     """
-    place = _folder(folder)
+    place = keys_folder(folder)
     paths = key_files_in(place) if place.is_dir() else [place]
     if not paths:
         raise NothingMatchedError(f"no key files in {place}; make some with `messaging trust init --dev`")
@@ -130,24 +143,26 @@ def show(
     )
 
 
-def _folder(given: Path | None) -> Path:
-    folder = given if given is not None else Settings().keys
-    if folder is None:
-        raise UsageError("say where the keys are: name the folder, or set MESSAGING_KEYS")
-    if not folder.exists():
-        raise UsageError(f"there is no {folder}; `messaging trust init --dev {folder} --from MODULE:SERVICE` makes one")
-    return folder
-
-
-def _pins(folder: Path, *, realm: str | None, roots: Sequence[str], threshold: int | None) -> KeyHead:
-    """Return what a new key file pins: what was given, else what the key files beside it pin."""
+def _pins(
+    folder: Path, *, file: Path | None, realm: str | None, roots: Sequence[str], threshold: int | None
+) -> KeyHead:
+    """Return what a new key file pins: a roots file, or what was given, else what the key files beside it pin."""
+    if file is not None:
+        if realm is not None or roots or threshold is not None:
+            raise UsageError("--roots names realm, root keys and threshold; leave out --realm, --root and --threshold")
+        pins = load_pins(file)
+        return _head(pins.realm, [key.raw.hex() for key in pins.roots], pins.threshold)
     there = {(head.realm, head.roots, head.threshold): head for head in map(read_head, key_files_in(folder))}
     if realm is None and not roots and len(there) == 1:
         return next(iter(there.values()))
     if realm is None or not roots:
         found = "the key files there disagree" if there else "there are no key files to take them from"
-        raise UsageError(f"say --realm and --root: {found}")
-    return KeyHead(service="", realm=realm, roots=tuple(roots), threshold=threshold or 1, is_sealed=False)
+        raise UsageError(f"say --roots FILE, or --realm and --root: {found}")
+    return _head(realm, roots, threshold or 1)
+
+
+def _head(realm: str, roots: Sequence[str], threshold: int) -> KeyHead:
+    return KeyHead(service="", realm=realm, roots=tuple(roots), threshold=threshold, is_sealed=False)
 
 
 def _octets(text: str) -> bytes:
@@ -160,30 +175,27 @@ def _octets(text: str) -> bytes:
     return raw
 
 
-def _new_passphrase(identity: str, file: Path | None) -> bytes | None:
-    if file is not None:
-        lines = file.read_bytes().splitlines()
-        if not lines or not lines[0]:
-            raise UsageError(f"{file}: its first line is the passphrase, and it is empty")
-        return lines[0]
-    if not is_operator(identity):
-        return None
-    if not sys.stdin.isatty():
-        raise UsageError(f"the key file of {identity} needs a passphrase: say --passphrase-file")
-    typed: str = typer.prompt(f"New passphrase of {identity}", hide_input=True, confirmation_prompt=True, err=True)
-    return typed.encode()
-
-
 def _show_public(keyring: Keyring, path: Path, *, as_json: bool) -> None:
-    signing = [{"kid": key.kid.hex(), "pub": key.public.raw.hex()} for key in keyring.signing]
-    encryption = [{"kid": key.kid.hex(), "pub": key.public.raw.hex()} for key in keyring.decryption.values()]
+    part = part_of(keyring)
+    rows = [("sign", key.kid.hex(), key.raw.hex()) for key in part.signing]
+    rows += [("enc", key.kid.hex(), key.raw.hex()) for key in part.encryption]
+    rows += [(group, key.kid.hex(), key.raw.hex()) for group, keys in part.groups.items() for key in keys]
     if as_json:
-        print_json(
-            {"identity": keyring.service, "file": path, "realm": keyring.realm, "sign": signing, "enc": encryption}
-        )
+        listed = [{"role": role, "kid": kid, "pub": public} for role, kid, public in rows]
+        record = {"identity": keyring.service, "file": path, "realm": keyring.realm, "fingerprint": fingerprint(part)}
+        print_json({**record, **{role: [_plain(row) for row in listed if row["role"] == role] for role, _, _ in rows}})
         return
-    line(f"Wrote {path}. Its public keys, for the trust bundle:")
-    rows = [("sign", key["kid"], key["pub"]) for key in signing] + [
-        ("enc", key["kid"], key["pub"]) for key in encryption
-    ]
+    line(f"Wrote {path}. Its public keys:")
     table("", ("ROLE", "KEY ID", "PUBLIC KEY"), rows)
+    line(f"Fingerprint {fingerprint(part)}")
+    line(f"For the trust bundle: messaging keys export {keyring.service} -o {keyring.service.replace(':', '.')}.json")
+
+
+def _plain(row: dict[str, str]) -> dict[str, str]:
+    return {"kid": row["kid"], "pub": row["pub"]}
+
+
+app.command("export")(keys_change.export)
+app.command("passwd")(keys_change.passwd)
+app.command("rotate")(keys_rotate.rotate)
+app.command("forget")(keys_change.forget)

@@ -6,16 +6,17 @@ from typing import Annotated
 import typer
 
 from messaging.ambient import real_ambient
+from messaging.cli import trust_change, trust_root, trust_sign
 from messaging.cli.exits import UsageError
-from messaging.cli.key_head import key_files_in, read_head
 from messaging.cli.load import load_service
 from messaging.cli.render import line, print_json, shown_age, shown_time, table
+from messaging.cli.trust_first import first_trust
+from messaging.cli.trust_sign import pins_beside
 from messaging.core.envelope import Kind
 from messaging.errors import ConfigurationError
 from messaging.security.bundle import EncryptionEntry, SigningEntry, TrustBundle
 from messaging.security.bundle_format import verify_bundle
 from messaging.security.development_files import Contract, InitReport, init_development
-from messaging.security.keys import VerifyKey
 from messaging.security.trust import BUNDLE_FILE
 from messaging.settings import Settings
 
@@ -33,30 +34,61 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The keys folder; made if it is missing.", show_default=False)],
     *,
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--from",
             metavar="MODULE:SERVICE",
-            help="A service to make keys for; repeat for several.",
+            help="A service, whose contract makes the policy; repeat for several.",
             show_default=False,
         ),
-    ],
+    ] = None,
     dev: Annotated[bool, typer.Option("--dev", help="Development keys: 14 days, this machine only.")] = False,
-    operator: Annotated[str, typer.Option(help="Who may send by hand and replay.")] = "dev",
+    operator: Annotated[str, typer.Option(help="With --dev: who may send by hand and replay.")] = "dev",
+    roots: Annotated[
+        Path | None, typer.Option(help="Real trust: the roots file, trust.roots.", show_default=False)
+    ] = None,
+    parts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--part",
+            metavar="FILE",
+            help="Real trust: public part of one identity; repeat for all.",
+            show_default=False,
+        ),
+    ] = None,
+    days: Annotated[int, typer.Option(help="Real trust: how long the bundle is valid.", min=1, max=365)] = 7,
+    max_lifetime_days: Annotated[int, typer.Option(help="Real trust: longest life of a message.", min=1, max=30)] = 7,
+    closed: Annotated[
+        bool,
+        typer.Option("--closed", help="Real trust: services may send nothing but commands whose faults they handle."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make keys for services and an operator, and the bundle that knows them all.
+    """Make the first trust bundle from the services' own contracts.
 
-    A second run adds services and keeps every key; it also renews the bundle.
+    With --dev: keys for services and an operator, and the bundle that knows them all; a second run adds services, keeps
+    every key and renews the bundle.
+
+    Real trust: a draft from the roots file and the public parts of all identities, for the holders of root keys to
+    sign. Each service may send what the others handle, name by name; the draft is shown, and `messaging trust deny`
+    takes out what is too much.
 
     Example: [bold]messaging trust init --dev keys --from services.users:users --from services.orders:orders[/bold]
     """
+    services = [load_service(source) for source in sources or ()]
     if not dev:
-        raise UsageError(
-            "say --dev: this makes development keys alone. Real keys: `messaging keys generate` for each identity, and "
-            'a bundle that your offline root key signs (docs/operations.md, "Real keys")'
+        first_trust(
+            folder,
+            services,
+            roots=roots,
+            parts=parts or (),
+            days=days,
+            max_lifetime_days=max_lifetime_days,
+            closed=closed,
         )
-    services = [load_service(source) for source in sources]
+        return
+    if not services:
+        raise UsageError("--dev needs --from MODULE:SERVICE for each service to make keys for")
     report = init_development(
         folder,
         {service.name: Contract(handles=service.subscriptions) for service in services},
@@ -103,26 +135,20 @@ def show(
 
 
 def read_bundle(folder: Path) -> TrustBundle:
-    """Return the bundle of a keys folder, verified against the roots that a key file there pins.
+    """Return the bundle of a folder, verified against the roots that its roots file or a key file there pins.
 
     Raises:
-        UsageError: there is no key file to take the roots from.
+        UsageError: there is neither to take the roots from.
         ConfigurationError: no bundle, or it does not verify.
     """
-    paths = key_files_in(folder)
-    if not paths:
-        raise UsageError(
-            f"no key file in {folder} says which root keys to trust; name the folder that `trust init` made"
-        )
-    head = read_head(paths[0])
-    roots = [VerifyKey(bytes.fromhex(root), realm=head.realm) for root in head.roots]
+    pins = pins_beside(folder)
     path = folder / BUNDLE_FILE
     if not path.exists():
         raise ConfigurationError(
             f"no trust bundle at {path}; run `messaging trust init` or name the folder that has it"
         )
     raw = path.read_bytes()
-    return verify_bundle(raw, roots=roots, threshold=head.threshold, realm=head.realm)
+    return verify_bundle(raw, roots=pins.roots, threshold=pins.threshold, realm=pins.realm)
 
 
 def _show_report(report: InitReport) -> None:
@@ -152,7 +178,8 @@ def _show_bundle(bundle: TrustBundle) -> None:
     escrow = [
         kind.word for kind in (Kind.COMMAND, Kind.EVENT, Kind.REQUEST, Kind.REPLY) if bundle.policy.demands_escrow(kind)
     ]
-    line(f"\nOperators can read: {', '.join(escrow) or 'nothing but faults'}")
+    line()
+    line(f"Operators can read: {', '.join(escrow) or 'nothing but faults'}")
 
 
 def _key_rows(bundle: TrustBundle) -> list[tuple[str, str, str, str, str]]:
@@ -195,3 +222,17 @@ def _record(bundle: TrustBundle) -> dict[str, object]:
         "subscribe": {name: list(services) for name, services in policy.subscribe.items()},
         "replay": [{"operator": g.operator, "name": g.name, "to": g.to, "force": g.force} for g in policy.replay],
     }
+
+
+# The order of the help: that of a ceremony.
+app.add_typer(trust_root.app, name="root")
+app.command("add")(trust_change.add)
+app.command("remove")(trust_change.remove)
+app.command("allow")(trust_change.allow_)
+app.command("deny")(trust_change.deny_)
+app.command("revoke")(trust_change.revoke_)
+app.command("renew")(trust_change.renew)
+app.command("discard")(trust_change.discard)
+app.command("diff")(trust_sign.diff)
+app.command("sign")(trust_sign.sign)
+app.command("verify")(trust_sign.verify)

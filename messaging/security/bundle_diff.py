@@ -100,7 +100,7 @@ def _policy(old: Content, new: Content) -> Iterator[str]:
     yield from _rights(_readers(old), _readers(new))
     yield from _rights(_grants(old), _grants(new))
     for kind in sorted(old["escrow"].keys() | new["escrow"].keys()):
-        before, after = old["escrow"].get(kind), new["escrow"].get(kind)
+        before, after = old["escrow"].get(kind, False), new["escrow"].get(kind, False)
         if before != after:
             yield f"operators can {'now' if after else 'no longer'} read each {kind}"
 

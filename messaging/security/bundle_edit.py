@@ -6,7 +6,7 @@ it is kept, so a mistake of an edit cannot reach a signature.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from messaging.core.names import is_operator, owner_of
@@ -44,12 +44,12 @@ class FirstPolicy:
     Attributes:
         handles: Names of commands and of requests by service, as pairs of kind and name.
         subscribes: Events by service.
-        sends: What a service is known to send, as pairs of kind and name; None: everything that others handle.
+        sends: What services are known to send, as pairs of kind and name; None lets each send what the others handle.
     """
 
     handles: Mapping[str, frozenset[tuple[str, str]]]
     subscribes: Mapping[str, frozenset[str]]
-    sends: Mapping[str, frozenset[tuple[str, str]] | None] = field(default_factory=dict)
+    sends: Mapping[str, frozenset[tuple[str, str]]] | None = None
 
 
 def first_content(
@@ -259,8 +259,10 @@ def _first_rules(services: Iterable[str], policy: FirstPolicy) -> list[Content]:
     handled = sorted({pair for pairs in policy.handles.values() for pair in pairs})
     rules = []
     for sender in services:
-        known = policy.sends.get(sender)
-        wanted = [pair for pair in handled if owner_of(pair[1]) != sender] if known is None else sorted(known)
+        if policy.sends is None:
+            wanted = [pair for pair in handled if owner_of(pair[1]) != sender]
+        else:
+            wanted = sorted(policy.sends.get(sender, ()))
         rules += [{"from": sender, "kind": kind, "name": name, "to": owner_of(name)} for kind, name in wanted]
     return rules
 

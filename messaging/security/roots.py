@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from messaging.errors import ConfigurationError
-from messaging.security.bundle_format import DEVELOPMENT_REALM, check_realm
+from messaging.security.bundle_format import check_realm
 from messaging.security.keys import KEY_BYTES, SigningKey, VerifyKey
 from messaging.security.passphrase import SCRYPT_COST, seal_secret, unseal_secret
 from messaging.security.private_files import read_private, write_file
@@ -31,7 +31,7 @@ class Pins:
     """The root keys of a realm, and how many must have signed a bundle.
 
     Raises:
-        ConfigurationError: No root, one twice, more signatures asked for than there are roots, or a development realm.
+        ConfigurationError: No root, one twice, or more signatures asked for than there are roots.
     """
 
     realm: str
@@ -40,10 +40,6 @@ class Pins:
 
     def __post_init__(self) -> None:
         check_realm(self.realm)
-        if self.realm.startswith(DEVELOPMENT_REALM):
-            raise ConfigurationError(
-                f"realm {self.realm!r} is for development, whose root `messaging trust init --dev` makes; name another"
-            )
         if len({root.raw for root in self.roots}) != len(self.roots):
             raise ConfigurationError("one root key is named twice; name each holder's own")
         if not 1 <= self.threshold <= len(self.roots):
