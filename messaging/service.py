@@ -29,6 +29,7 @@ from messaging.core.retry import RetryPolicy
 from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
 from messaging.runtime.engine import Engine, EngineLimits
+from messaging.runtime.failpoint import Failpoint
 from messaging.runtime.health import Health, judge_health
 from messaging.runtime.middleware import Middleware
 from messaging.runtime.outcome import Identity
@@ -347,14 +348,10 @@ class Service(Router):
             inbox=inbox if store is None else store.inbox,
             store=store,
             retry=self._retry,
-            limits=EngineLimits(
-                prefetch=settings.prefetch,
-                handler_timeout_s=settings.handler_timeout_s,
-                publish_timeout_s=settings.publish_timeout_s,
-                drain_timeout_s=settings.drain_timeout_s,
-            ),
+            limits=EngineLimits.of(settings),
             middleware=self._middleware,
             seams=seams,
+            failpoint=Failpoint.parse(settings.failpoint),
         )
 
     def _forget(self) -> None:

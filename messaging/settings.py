@@ -38,6 +38,7 @@ class Settings(BaseSettings):
         trust_min_version: Lowest version of the trust bundle to accept.
         trust_poll_s: How often the bundle's file is looked at, seconds.
         passphrase_file: File whose first line opens the keyring.
+        failpoint: For tests of crashes: the step at which the process kills itself; see `runtime.failpoint`.
     """
 
     model_config = SettingsConfigDict(env_prefix="MESSAGING_", frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     trust_min_version: int = Field(default=0, ge=0)
     trust_poll_s: float = Field(default=5.0, gt=0)
     passphrase_file: Path | None = None
+    failpoint: str | None = None
 
     # True for `development()`: keys are made in the process instead of read from `keys`.
     _throwaway_keys: bool = PrivateAttr(default=False)

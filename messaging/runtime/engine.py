@@ -13,6 +13,7 @@ from messaging.core.topology import Subscriptions
 from messaging.errors import MessagingError
 from messaging.runtime.admission import Intake
 from messaging.runtime.consumer import Consumer
+from messaging.runtime.failpoint import Failpoint
 from messaging.runtime.handling import Part
 from messaging.runtime.middleware import Middleware
 from messaging.runtime.outcome import Identity
@@ -23,6 +24,7 @@ from messaging.runtime.seams import Seams
 from messaging.runtime.settle import Settler
 from messaging.runtime.staging import Outlets
 from messaging.runtime.tasks import Tasks
+from messaging.settings import Settings
 from messaging.stores.base import Inbox, Store, StoreUnavailableError
 
 __all__ = ["Engine", "EngineLimits"]
@@ -38,6 +40,16 @@ class EngineLimits:
     handler_timeout_s: float
     publish_timeout_s: float
     drain_timeout_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "EngineLimits":
+        """Return the bounds that an installation decided."""
+        return cls(
+            prefetch=settings.prefetch,
+            handler_timeout_s=settings.handler_timeout_s,
+            publish_timeout_s=settings.publish_timeout_s,
+            drain_timeout_s=settings.drain_timeout_s,
+        )
 
 
 class Engine:
@@ -55,8 +67,12 @@ class Engine:
         limits: EngineLimits,
         middleware: Sequence[Middleware] = (),
         seams: Seams | None = None,
+        failpoint: Failpoint | None = None,
     ) -> None:
         names = parts.names
+        outbox = None if store is None else store.outbox(identity.service)
+        if failpoint is not None:
+            inbox, outbox = failpoint.inbox(inbox), None if outbox is None else failpoint.outbox(outbox)
         self._service = identity.service
         self._transport = parts.transport
         self._drain_timeout_s = limits.drain_timeout_s
@@ -65,9 +81,9 @@ class Engine:
         self._store = store
         self._relay = (
             None
-            if store is None
+            if outbox is None
             else Relay(
-                store.outbox(self._service),
+                outbox,
                 transport=parts.transport,
                 owner=identity.instance,
                 timeout_s=limits.publish_timeout_s,
