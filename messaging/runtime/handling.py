@@ -82,6 +82,14 @@ class Handling:
             raise ConfigurationError("a delivery runs only with the inbox's lease")
         return self.reservation
 
+    @property
+    def is_mislabelled(self) -> bool:
+        """Whether the unsigned properties beside the message contradict it: they decide nothing, but are counted."""
+        seen, delivery = self.verified, self.delivery
+        if seen is None or seen.body != delivery.body:
+            return False
+        return delivery.type not in {None, seen.type} or delivery.message_id not in {None, seen.id.hex}
+
     def described(self) -> dict[str, object]:
         """Return what logs may say of it: nothing that was not verified."""
         if self.verified is None:

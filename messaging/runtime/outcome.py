@@ -110,6 +110,7 @@ class Outcomes:
         """Wait for a newer trust bundle or for this clock, but not for long: claims may be forged."""
         is_ahead = evidence is not None and isinstance(error, StaleMessageError)
         patience_ms = AHEAD_MS if is_ahead else LAG_MS
+        handling.verified = handling.verified or evidence
         since_ms = handling.delivery.first_failed_ms
         # A first failure in the future is another replica's clock, or a claim: the next hop says now instead.
         in_time = since_ms is None or self._ambient.now_ms() - since_ms < patience_ms

@@ -61,10 +61,13 @@ class Settler:
         self._timeout_s = timeout_s
         self._lifetime_ms = lifetime_ms
         self._forgeries = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
+        self._claims = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
         self.counts: dict[str, int] = {}
 
     async def settle(self, handling: Handling, verdict: Verdict, *, stopping: asyncio.Event) -> None:
         """Carry out a verdict; while the broker cannot take it, try again until the service stops."""
+        if handling.is_mislabelled:
+            self._count("mislabelled")
         patience_s = _BACKOFF_FIRST_S
         while True:
             try:
@@ -149,7 +152,13 @@ class Settler:
         await self._to_rung(handling, FIRST_RUNG_MS, attempt=handling.delivery.attempt)
         await self._release(handling)
         self._count("deferred")
-        log.info("delivery.deferred", delay_s=verdict.delay_s, reason=verdict.reason, **handling.described())
+        if handling.verified is not None:
+            log.info("delivery.deferred", delay_s=verdict.delay_s, reason=verdict.reason, **handling.described())
+            return
+        # A claim that nobody has proven: its words are anybody's, and there may be many.
+        suppressed = self._claims.admit()
+        if suppressed is not None:
+            log.info("delivery.deferred", delay_s=verdict.delay_s, suppressed=suppressed, **handling.described())
 
     async def _to_rung(self, handling: Handling, delay_ms: int, *, attempt: int) -> None:
         delivery, now_ms = handling.delivery, self._ambient.now_ms()
