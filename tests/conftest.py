@@ -1,8 +1,10 @@
 """Fixtures that every suite shares."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from messaging.cli.broker_node import PrivateNode
@@ -13,6 +15,26 @@ pytest_plugins = ["tests.support.attack_report"]
 # A busy machine is no reason to fail: each test has its own time limit anyway.
 settings.register_profile("messaging", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("messaging")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _uncached_loggers() -> Iterator[None]:
+    """Keep loggers from remembering one test's configuration for all later ones, whatever a program under test asks."""
+    configure = structlog.configure
+
+    def uncached(*args: Any, **words: Any) -> None:
+        configure(*args, **{**words, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", uncached)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Undo what a test, or a program that it ran in this process, did to the logs."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
