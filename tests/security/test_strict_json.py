@@ -95,3 +95,19 @@ def test_the_same_value_has_the_same_bytes() -> None:
     assert (
         dump_json({"b": 1, "a": [True, None]}) == b'{"a":[true,null],"b":1}' == dump_json({"a": [True, None], "b": 1})
     )
+
+
+def test_optional_bytes_are_bytes_or_null() -> None:
+    fields = load_json(b'{"a": null, "b": "00ff"}', "the file")
+
+    assert fields.optional_octets("a", 2) is None
+    assert fields.optional_octets("b", 2) == b"\x00\xff"
+
+
+def test_what_was_not_taken_can_be_had_as_it_is() -> None:
+    fields = load_json(b'{"a": 1, "b": {"c": [true]}}', "the file")
+    fields.integer("a")
+
+    assert fields.left() == {"b": {"c": [True]}}
+    with pytest.raises(ConfigurationError, match="unknown field 'b'"):
+        fields.end()

@@ -120,6 +120,7 @@ def test_the_first_draft_needs_no_bundle_before_it(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="makes the first draft"):
         made.folder.content()
+    assert [content["version"] for content in made.folder.history()] == [1]
     made.put(content)
 
     assert version_in_force(made.folder) == 1
