@@ -34,15 +34,11 @@ def ensure_server(report: Callable[[str], None], *, install: bool = True) -> Non
     Raises:
         ConfigurationError: RabbitMQ is missing and cannot be installed here; the message says how to get one.
     """
-    if is_installed():
-        return
     apt_get = shutil.which("apt-get")
-    if not install or apt_get is None or os.geteuid() != 0:
-        find_server_folder()
-        return
-    report(f"Installing {_PACKAGE} with apt-get (once) ...")
-    _run_apt(apt_get, "update", "-qq")
-    _run_apt(apt_get, "install", "-y", "-qq", "--no-install-recommends", _PACKAGE)
+    if not is_installed() and install and apt_get is not None and os.geteuid() == 0:
+        report(f"Installing {_PACKAGE} with apt-get (once) ...")
+        _run_apt(apt_get, "update", "-qq")
+        _run_apt(apt_get, "install", "-y", "-qq", "--no-install-recommends", _PACKAGE)
     find_server_folder()
 
 

@@ -146,14 +146,14 @@ class PrivateNode:
         try:
             self._start_epmd()
             self._spawn([str(scripts / "rabbitmq-server")], log="server.out")
+            self._guard = self._start_guard()
             self._await_ready(deadline)
         except BaseException:
             self.kill()
             raise
         if detached:
+            self._dismiss_guard()
             self._let_go()
-        else:
-            self._guard = self._start_guard()
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Stop the node in order; after `timeout_s` seconds by force. Not running is fine."""
@@ -301,7 +301,7 @@ class PrivateNode:
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
         # A pipe closes however this process ends, SIGKILL included; only then the guard's `read` returns.
-        pids = [str(pid) for pid in (self.pid, read_pid(self._epmd_pid_file)) if pid is not None]
+        pids = [str(pid) for pid in self._children]
         return subprocess.Popen(
             ["/bin/sh", "-c", 'read -r _; kill -TERM "$@"', "guard", *pids],
             stdin=subprocess.PIPE,

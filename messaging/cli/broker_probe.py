@@ -1,5 +1,6 @@
 """What a private broker has to know about this machine: which ports are free, who answers, which process is whose."""
 
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ LOOPBACK: Final = "127.0.0.1"
 # The protocol header of AMQP 0-9-1; a broker that is ready answers with a method frame, whose first byte is 1.
 _AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME: Final = b"\x01"
+# Linux shows each process here; elsewhere `ps` tells.
+_PROCESSES: Final = Path("/proc")
 
 
 def free_port() -> int:
@@ -68,13 +71,16 @@ def read_pid(path: Path) -> int | None:
 def is_process(pid: int, mark: str) -> bool:
     """Return whether this process runs and has `mark` in its command line."""
     # The command line of a process that ended and waits for its parent is empty: that one counts as gone.
-    proc = Path("/proc")
-    if (proc / "self").exists():
+    if (_PROCESSES / "self").exists():
         try:
-            return mark.encode() in (proc / str(pid) / "cmdline").read_bytes()
+            return mark.encode() in (_PROCESSES / str(pid) / "cmdline").read_bytes()
         except OSError:
             return False
     shown = subprocess.run(
-        ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, timeout=10, check=False
+        [shutil.which("ps") or "ps", "-o", "command=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
     )
     return mark in shown.stdout

@@ -14,6 +14,7 @@ import pytest
 from messaging.cli import broker_node
 from messaging.cli.broker_node import PrivateNode, find_server_folder, free_port
 from messaging.errors import ConfigurationError
+from tests.support.programs import write_program
 
 START_DETACHED = """
 import sys
@@ -61,6 +62,10 @@ class TestOneNode:
     def test_a_failing_ctl_command_says_why(self, node: PrivateNode) -> None:
         with pytest.raises(ConfigurationError, match="delete_vhost"):
             node.ctl("delete_vhost", "nowhere")
+
+    def test_a_ctl_command_that_hangs_is_given_up(self, node: PrivateNode) -> None:
+        with pytest.raises(ConfigurationError, match=r"list_users.* took longer than 0.01 s"):
+            node.ctl("list_users", timeout_s=0.01)
 
     def test_it_listens_on_the_loopback_interface_only(self, node: PrivateNode) -> None:
         assert node.pid is not None
@@ -156,6 +161,35 @@ def test_a_node_that_cannot_start_shows_its_log_and_leaves_nothing(tmp_path: Pat
 
     assert not node.is_running
     assert list(tmp_path.glob("*.pid")) == []
+
+
+@pytest.mark.broker
+def test_a_node_whose_parent_is_killed_while_it_starts_ends_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", START_DETACHED, str(tmp_path), str(free_port()), "detached"]
+    found: PrivateNode | None = None
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        # Erlang writes its process id long before the broker is ready.
+        assert until((tmp_path / "node.pid").exists)
+        found = PrivateNode.recorded(tmp_path)
+        parent.kill()
+
+    assert found is not None
+    assert until(lambda: not found.is_running)
+
+
+@pytest.mark.broker
+def test_a_port_mapper_that_cannot_start_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    write_program(programs, "epmd", body="echo no such luck; exit 1")
+    write_program(programs, "erl")
+    monkeypatch.setenv("PATH", str(programs))
+    node = PrivateNode(tmp_path / "node", port=free_port(), name="mapless")
+
+    with pytest.raises(ConfigurationError, match=r"(?s)port mapper did not start.*no such luck"):
+        node.start()
+
+    assert not node.is_running
 
 
 def test_stopping_what_does_not_run_is_fine(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from messaging.cli import broker_probe
 from messaging.cli.broker_probe import accepts, free_port, is_process, read_pid, require_free, speaks_amqp
 from messaging.errors import ConfigurationError
+from tests.support.programs import calls_of, write_program
 
 
 @pytest.fixture
@@ -80,6 +82,18 @@ def test_a_process_that_ended_but_was_not_reaped_is_gone() -> None:
 
     assert not is_process(child.pid, "the-mark")
     child.wait()
+
+
+def test_where_the_kernel_shows_no_processes_ps_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_program(tmp_path, "ps", body="echo beam.smp -private_node the-mark")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(broker_probe, "_PROCESSES", tmp_path)
+
+    running, mistaken = is_process(4711, "the-mark"), is_process(4711, "another-mark")
+
+    assert running
+    assert not mistaken
+    assert calls_of(tmp_path, "ps")[0] == "-o command= -p 4711"
 
 
 @pytest.mark.parametrize("content", ["", "not a number", "\n"])
