@@ -7,6 +7,7 @@ import pytest
 from messaging.core.envelope import Kind
 from messaging.core.topology import (
     Binding,
+    Declares,
     Exchange,
     Names,
     Queue,
@@ -253,3 +254,21 @@ def test_a_sum_names_everything_once_in_order() -> None:
     assert total.queues == (Queue(name="q"),)
     assert total.bindings == two.bindings
     assert one + one == one
+
+
+@pytest.mark.parametrize(
+    ("declares", "shared", "own", "replies"),
+    [
+        (Declares.ALL, True, True, True),
+        (Declares.OWN, False, True, True),
+        (Declares.REPLIES, False, False, True),
+    ],
+)
+def test_who_makes_what(declares: Declares, shared: bool, own: bool, replies: bool) -> None:
+    topology = NAMES.of_service("orders", EVERYTHING)
+    reply_queue = NAMES.of_replies("orders", "0" * 16).queues[0]
+
+    assert {declares.makes(exchange) for exchange in topology.exchanges if exchange.name in TOPICS} == {shared}
+    assert {declares.makes(exchange) for exchange in topology.exchanges if exchange.name not in TOPICS} == {own}
+    assert {declares.makes(queue) for queue in topology.queues} == {own}
+    assert declares.makes(reply_queue) is replies
