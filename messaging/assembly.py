@@ -31,11 +31,12 @@ from messaging.security.open import Opener
 from messaging.security.seal import Sealer
 from messaging.security.trust import TrustStore, open_trust
 from messaging.settings import Settings
+from messaging.transports.amqp.tls import Tls
 from messaging.transports.amqp.transport import AmqpTransport
 from messaging.transports.base import Transport
 from messaging.transports.memory import MemoryBroker, MemoryTransport
 
-__all__ = ["Operator", "build", "open_operator", "quieten", "trust_file"]
+__all__ = ["Operator", "build", "open_operator", "quieten", "tls_of", "trust_file"]
 
 TRUST_FILE: Final = "trust.bundle"
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -229,4 +230,16 @@ def _transport(settings: Settings, ambient: Ambient, identity: str, *, wait_fore
         heartbeat_s=settings.heartbeat_s,
         wait_forever=wait_forever,
         name=f"{identity} {Path(sys.argv[0]).name}",
+        tls=tls_of(settings),
+        declares=settings.declare,
+    )
+
+
+def tls_of(settings: Settings) -> Tls:
+    """Return what this side brings to TLS connections."""
+    return Tls(
+        ca_file=settings.tls_ca_file,
+        cert_file=settings.tls_cert_file,
+        key_file=settings.tls_key_file,
+        server_name=settings.tls_server_name,
     )

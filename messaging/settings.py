@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from messaging.core.codec import describe
-from messaging.core.topology import Names
+from messaging.core.topology import Declares, Names
 from messaging.errors import ConfigurationError
 
 __all__ = ["Settings"]
@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         allow_dev_keys: Accept development keys on a broker that is not on this machine.
         trust_min_version: Lowest version of the trust bundle to accept.
         trust_poll_s: How often the bundle's file is looked at, seconds.
+        declare: What services make exist at the broker: `all`, `own` (all but the exchanges they share), or `replies`
+            (their reply queues alone; `messaging topology apply` makes the rest).
+        tls_ca_file: CAs that may vouch for the broker; default: the system's.
+        tls_cert_file, tls_key_file: Client certificate and its key; without a user in the address it is the login.
+        tls_server_name: Name that the broker's certificate must have; default: the host of the address.
         passphrase_file: File whose first line opens the keyring.
         failpoint: For tests of crashes: the step at which the process kills itself; see `runtime.failpoint`.
     """
@@ -62,6 +67,11 @@ class Settings(BaseSettings):
     trust_poll_s: float = Field(default=5.0, gt=0)
     passphrase_file: Path | None = None
     failpoint: str | None = None
+    declare: Declares = Declares.ALL
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_server_name: str | None = Field(default=None, min_length=1)
 
     # True for `development()`: keys are made in the process instead of read from `keys`.
     _throwaway_keys: bool = PrivateAttr(default=False)
@@ -90,6 +100,22 @@ class Settings(BaseSettings):
     @classmethod
     def _check_namespace(cls, value: str) -> str:
         return Names(value).namespace
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            raise ConfigurationError(
+                "MESSAGING_TLS_KEY_FILE without MESSAGING_TLS_CERT_FILE: name the certificate that the key belongs to"
+            )
+        named = (self.tls_ca_file, self.tls_cert_file, self.tls_server_name)
+        plain = [url for url in self.broker_urls if url.startswith("amqp://")]
+        if plain and any(value is not None for value in named):
+            # Whoever names certificates believes that the connection is safe.
+            raise ConfigurationError(
+                "MESSAGING_TLS_… is set, but an address in MESSAGING_BROKER_URL begins with amqp://, which is not "
+                "protected: write amqps:// and the port for TLS (mostly 5671)"
+            )
+        return self
 
     @classmethod
     def development(cls, broker_url: str = MEMORY_URL, **values: Any) -> Self:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from messaging.cli.broker_node import PrivateNode
 from tests.support.broker import Broker, a_broker, a_node, start_node
+from tests.support.tls import TlsNode, a_tls_node
 
 pytest_plugins = ["tests.support.attack_report"]
 
@@ -42,6 +43,13 @@ def broker() -> Iterator[Broker]:
     """A real RabbitMQ for the whole session; see tests/support/broker.py."""
     with a_broker() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def tls_node() -> Iterator[TlsNode]:
+    """A real RabbitMQ that demands client certificates; what a test changes there it changes back."""
+    with a_tls_node() as node:
+        yield node
 
 
 @pytest.fixture(scope="session")

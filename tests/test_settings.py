@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from messaging.core.topology import Names
+from messaging.core.topology import Declares, Names
 from messaging.errors import ConfigurationError
 from messaging.settings import Settings
 
@@ -45,6 +45,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("allow_dev_keys", "1", True),
         ("trust_min_version", "7", 7),
         ("passphrase_file", "/run/secret", Path("/run/secret")),
+        ("declare", "replies", Declares.REPLIES),
     ],
 )
 def test_every_field_comes_from_the_environment(
@@ -53,6 +54,32 @@ def test_every_field_comes_from_the_environment(
     monkeypatch.setenv(f"MESSAGING_{name.upper()}", text)
 
     assert getattr(Settings(), name) == expected
+
+
+def test_files_of_tls_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESSAGING_BROKER_URL", "amqps://mq/")
+    for name in ("ca_file", "cert_file", "key_file", "server_name"):
+        monkeypatch.setenv(f"MESSAGING_TLS_{name.upper()}", name)
+
+    settings = Settings()
+
+    assert (settings.tls_ca_file, settings.tls_cert_file) == (Path("ca_file"), Path("cert_file"))
+    assert (settings.tls_key_file, settings.tls_server_name) == (Path("key_file"), "server_name")
+
+
+@pytest.mark.parametrize("field", ["tls_ca_file", "tls_cert_file", "tls_server_name"])
+def test_whoever_names_certificates_does_not_connect_in_clear(field: str) -> None:
+    values: dict[str, Any] = {field: "x"}
+
+    with pytest.raises(ConfigurationError, match="begins with amqp://, which is not protected"):
+        Settings(broker_url="amqps://a/,amqp://b/", **values)
+    assert Settings(broker_url="amqps://a/,amqps://b/", **values)
+    assert Settings(broker_url="memory://", **values)
+
+
+def test_a_key_without_its_certificate_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="MESSAGING_TLS_KEY_FILE without MESSAGING_TLS_CERT_FILE"):
+        Settings(broker_url="amqps://a/", tls_key_file=Path("x"))
 
 
 def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, Protocol
 
+from messaging.assembly import tls_of
 from messaging.cli.finding import Finding, failed, fine, warned
 from messaging.cli.greeting import greeting_of
 from messaging.cli.link import connected
@@ -35,8 +36,10 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
     for url in settings.broker_urls:
         address = Node.parse(url).address
         try:
-            greeting = await greeting_of(url, timeout_s=min(settings.connect_timeout_s, _PROBE_TIMEOUT_S))
-        except ConnectionLostError as error:
+            greeting = await greeting_of(
+                url, timeout_s=min(settings.connect_timeout_s, _PROBE_TIMEOUT_S), tls=tls_of(settings)
+            )
+        except (ConnectionLostError, ConfigurationError) as error:
             yield failed(
                 "broker", str(error), remedy="start one with `messaging broker up`, or mend MESSAGING_BROKER_URL"
             )

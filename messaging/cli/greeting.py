@@ -11,10 +11,10 @@ from typing import Final
 import pamqp.commands
 import pamqp.exceptions
 import pamqp.frame
-from yarl import URL
 
 from messaging.errors import ConnectionLostError
 from messaging.transports.amqp.errors import Node
+from messaging.transports.amqp.tls import Tls
 
 __all__ = ["Greeting", "greeting_of"]
 
@@ -47,18 +47,19 @@ class Greeting:
         return int(parts[0]), int(parts[1])
 
 
-async def greeting_of(url: str, *, timeout_s: float) -> Greeting:
+async def greeting_of(url: str, *, timeout_s: float, tls: Tls | None = None) -> Greeting:
     """Return how the broker at an AMQP URL greets.
 
     Args:
         url: One address of the broker.
         timeout_s: Bound on everything, seconds.
+        tls: A client certificate, where the broker demands one.
 
     Raises:
         ConnectionLostError: nobody answers there, or it is no AMQP broker.
-        ConfigurationError: it is no AMQP URL.
+        ConfigurationError: it is no AMQP URL, or the client certificate cannot be used.
     """
-    node = Node.parse(url)
+    node = Node.parse(url, tls)
     try:
         async with asyncio.timeout(timeout_s):
             return _read(await _first_frame(node))
@@ -74,7 +75,7 @@ async def greeting_of(url: str, *, timeout_s: float) -> Greeting:
 
 
 async def _first_frame(node: Node) -> bytes:
-    tls = _tls_of(node.url) if node.url.scheme == "amqps" else None
+    tls = _tls_of(node.tls) if node.url.scheme == "amqps" else None
     reader, writer = await asyncio.open_connection(node.url.host, node.url.port, ssl=tls)
     try:
         writer.write(_PROTOCOL_HEADER)
@@ -100,11 +101,10 @@ def _read(frame: bytes) -> Greeting:
     )
 
 
-def _tls_of(url: URL) -> ssl.SSLContext:
+def _tls_of(tls: Tls) -> ssl.SSLContext:
     """Return a context that takes any certificate: nothing secret is sent, and the login that follows does verify."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    if "certfile" in url.query:
-        context.load_cert_chain(url.query["certfile"], url.query.get("keyfile"))
+    tls.show_certificate(context)
     return context

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from messaging.ambient import real_ambient
+from messaging.assembly import tls_of
 from messaging.settings import Settings
 from messaging.transports.amqp.transport import AmqpTransport
 
@@ -28,6 +29,7 @@ async def connected(settings: Settings, *, name: str) -> AsyncIterator[AmqpTrans
         connect_timeout_s=settings.connect_timeout_s,
         heartbeat_s=settings.heartbeat_s,
         name=f"messaging {name}",
+        tls=tls_of(settings),
     )
     try:
         await transport.connect()

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from messaging.cli.broker_probe import free_port
 from messaging.cli.greeting import Greeting, greeting_of
 from messaging.errors import ConfigurationError, ConnectionLostError
+from messaging.transports.amqp.tls import Tls
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -113,8 +114,8 @@ async def test_over_tls_the_version_is_told_whatever_the_certificate(tmp_path: P
     context.load_cert_chain(certificate, key)
     start = pamqp.commands.Connection.Start(server_properties={"product": "RabbitMQ", "version": "4.3.6"})
     async with listening(saying(pamqp.frame.marshal(start, 0)), tls=context) as url:
-        secure = url.replace("amqp://", "amqps://") + f"?certfile={certificate}&keyfile={key}"
-        greeting = await greeting_of(secure, timeout_s=5)
+        secure = url.replace("amqp://", "amqps://")
+        greeting = await greeting_of(secure, timeout_s=5, tls=Tls(cert_file=certificate, key_file=key))
 
     assert greeting.version == "4.3.6"
 

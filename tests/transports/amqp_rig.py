@@ -13,7 +13,7 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from yarl import URL
 
-from messaging.core.topology import Names
+from messaging.core.topology import Declares, Names
 from messaging.transports.amqp import AmqpTransport
 from messaging.transports.base import Transport
 from tests.support.ambient import REAL
@@ -61,11 +61,11 @@ class AmqpRig:
     def max_body_bytes(self) -> int:
         return self._max_body_bytes
 
-    async def transport(self) -> AmqpTransport:
+    async def transport(self, *, declares: Declares = Declares.ALL) -> AmqpTransport:
         proxy = TcpProxy(self.url.host or "", self.url.port or 5672)
         await proxy.open()
         address = str(self.url.with_host("127.0.0.1").with_port(proxy.port))
-        transport = AmqpTransport([address], ambient=REAL)
+        transport = AmqpTransport([address], ambient=REAL, declares=declares)
         self._proxies[id(transport)] = proxy
         self._transports.append(transport)
         await transport.connect()

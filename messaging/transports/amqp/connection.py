@@ -16,10 +16,11 @@ import aio_pika.abc
 import aiormq
 from yarl import URL
 
-from messaging.errors import ConfigurationError, ConnectionLostError
+from messaging.errors import ConfigurationError, ConnectionLostError, MessagingError
 from messaging.transports.amqp.errors import CLIENT_ERRORS, Node, Refusal, connect_error
 from messaging.transports.amqp.frames import FrameReader
 from messaging.transports.amqp.tasks import asked
+from messaging.transports.amqp.tls import refusal_after_handshake
 
 __all__ = ["ENDING_TIMEOUT_S", "RPC_TIMEOUT_S", "Connection", "close_channel"]
 
@@ -38,7 +39,8 @@ for _name in ("aiormq", "aio_pika"):
 class _Socket(aiormq.TransportFactory):
     """Opens the socket for aiormq and keeps hold of it."""
 
-    def __init__(self, on_blocked: Callable[[str | None], None]) -> None:
+    def __init__(self, node: Node, on_blocked: Callable[[str | None], None]) -> None:
+        self._node = node
         self._on_blocked = on_blocked
         self._reader: FrameReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -48,15 +50,16 @@ class _Socket(aiormq.TransportFactory):
         return None if self._reader is None else self._reader.refusal
 
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        provider = options.pop("ssl_context_provider")
-        context = await provider.get_context() if url.scheme == "amqps" else None
+        # aiormq would keep one context for ever, and with it a certificate that has been renewed since.
+        del options["ssl_context_provider"]
+        if url.scheme == "amqps":
+            options["ssl"] = await asyncio.to_thread(self._node.tls.context)
+            options["server_hostname"] = self._node.tls.server_name or url.host
         loop = asyncio.get_running_loop()
         reader = FrameReader(self._on_blocked)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
-            transport, _ = await loop.create_connection(
-                lambda: protocol, url.host or "", url.port or 0, ssl=context, **options
-            )
+            transport, _ = await loop.create_connection(lambda: protocol, url.host or "", url.port or 0, **options)
         except OSError as error:
             raise aiormq.AMQPConnectionError(*error.args) from error
         self._reader = reader
@@ -109,15 +112,19 @@ class Connection:
             ConfigurationError: The broker refuses the credentials or the virtual host.
         """
         made: list[Self] = []
-        socket = _Socket(lambda reason: made[0].set_blocked(reason) if made else None)
+        socket = _Socket(node, lambda reason: made[0].set_blocked(reason) if made else None)
         url = node.url.update_query(heartbeat=heartbeat_s)
+        if node.is_known_by_certificate:
+            url = url.update_query(auth="external")
         client = _Client(url, socket, client_properties={"connection_name": name})
         try:
             async with asyncio.timeout(timeout_s):
                 await asked(client.connect())
         except CLIENT_ERRORS as error:
             await _close(client, socket)
-            raise connect_error(error, node, socket.refusal) from error
+            if isinstance(error, MessagingError):
+                raise
+            raise connect_error(await _explained(error, node), node, socket.refusal) from error
         except BaseException:
             await _close(client, socket)
             raise
@@ -206,6 +213,12 @@ class Connection:
         self.blocked_by = reason
         if self.on_blocked is not None:
             self.on_blocked()
+
+
+async def _explained(error: Exception, node: Node) -> Exception:
+    if node.url.scheme != "amqps" or not isinstance(error.__cause__, ConnectionError):
+        return error
+    return await refusal_after_handshake(node.tls, host=node.url.host or "", port=node.url.port or 0) or error
 
 
 async def close_channel(channel: aiormq.Channel) -> None:

@@ -1,4 +1,8 @@
-"""Makes topology exist, looks at queues, takes locks: each question on its own channel, because a refusal ends it."""
+"""Makes topology exist, looks at queues, takes locks: each question on its own channel, because a refusal ends it.
+
+What this program does not make (`Declares`) it looks for: RabbitMQ tells everybody whether an exchange or a queue
+exists, whatever their rights. Nobody can ask for arguments and bindings: those are the word of whoever made them.
+"""
 
 import asyncio
 import contextlib
@@ -7,31 +11,47 @@ from typing import Any
 
 import aiormq
 
-from messaging.core.topology import Binding, Exchange, Queue, Topology
+from messaging.core.topology import Binding, Declares, Exchange, Queue, Topology
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
-from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error
+from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error, missing_error
 from messaging.transports.amqp.tasks import asked
 from messaging.transports.base import QueueDepth
 
 __all__ = ["declare", "look", "take_lock"]
 
 
-async def declare(connection: Connection, topology: Topology) -> None:
-    """Make exchanges, queues and bindings exist, in this order.
+async def declare(connection: Connection, topology: Topology, declares: Declares = Declares.ALL) -> None:
+    """Make exchanges, queues and bindings exist, in this order; what is not ours to make must be there.
+
+    Args:
+        connection: The way to the broker.
+        topology: What should exist.
+        declares: What this program makes.
 
     Raises:
-        TopologyConflictError: Something exists with other arguments; the message shows both.
+        TopologyConflictError: Something exists with other arguments, and the message shows both; or it is not ours to
+            make and does not exist.
         ConfigurationError: The broker forbids it to this user.
         ConnectionLostError: The connection broke on the way.
     """
+    made = {queue.name for queue in topology.queues if declares.makes(queue)}
     async with connection.throwaway() as channel:
         for exchange in topology.exchanges:
-            await _ask(_exchange(channel, exchange), f"exchange {exchange.name!r}", exchange.arguments)
+            what = f"exchange {exchange.name!r}"
+            if declares.makes(exchange):
+                await _ask(_exchange(channel, exchange), what, exchange.arguments)
+            else:
+                await _find(channel.exchange_declare(exchange.name, passive=True, timeout=RPC_TIMEOUT_S), what)
         for queue in topology.queues:
-            await _ask(_queue(channel, queue), f"queue {queue.name!r}", dict(queue.arguments))
+            what = f"queue {queue.name!r}"
+            if queue.name in made:
+                await _ask(_queue(channel, queue), what, dict(queue.arguments))
+            else:
+                await _find(channel.queue_declare(queue.name, passive=True, timeout=RPC_TIMEOUT_S), what)
         for binding in topology.bindings:
-            what = f"the binding of queue {binding.queue!r} to exchange {binding.exchange!r}"
-            await _ask(_binding(channel, binding), what, binding.routing_key)
+            if declares is Declares.ALL or binding.queue in made:
+                what = f"the binding of queue {binding.queue!r} to exchange {binding.exchange!r}"
+                await _ask(_binding(channel, binding), what, binding.routing_key)
 
 
 async def look(connection: Connection, queue: str) -> QueueDepth | None:
@@ -75,6 +95,15 @@ async def _ask(asking: Awaitable[Any], what: str, arguments: object) -> None:
         await asked(asking)
     except CLIENT_ERRORS as error:
         raise declare_error(error, what, arguments) from error
+
+
+async def _find(asking: Awaitable[Any], what: str) -> None:
+    try:
+        await asked(asking)
+    except aiormq.ChannelNotFoundEntity as error:
+        raise missing_error(what) from error
+    except CLIENT_ERRORS as error:
+        raise declare_error(error, what, "a look at it") from error
 
 
 def _exchange(channel: aiormq.Channel, exchange: Exchange) -> Awaitable[Any]:

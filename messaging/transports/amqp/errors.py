@@ -7,7 +7,7 @@ pass by itself a `ConnectionLostError`.
 import re
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
@@ -23,6 +23,7 @@ from messaging.errors import (
     PublishNotConfirmedError,
     TopologyConflictError,
 )
+from messaging.transports.amqp.tls import Tls, tls_error
 
 __all__ = [
     "CLIENT_ERRORS",
@@ -32,6 +33,7 @@ __all__ = [
     "blamed",
     "connect_error",
     "declare_error",
+    "missing_error",
 ]
 
 CLIENT_ERRORS: Final = (Exception,)
@@ -40,6 +42,8 @@ bare `Exception` from calls that waited when the peer closed the socket. Only fo
 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _CHECK_URL: Final = "check MESSAGING_BROKER_URL"
+# aiormq would take these from the address, the last of them to verify nothing.
+_TLS_IN_URL: Final = frozenset({"cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"})
 _START_ONE: Final = f"start one with `messaging broker up` or {_CHECK_URL}"
 _TOO_LARGE: Final = re.compile(r"message size (\d+) (?:is )?larger than (?:configured )?max(?:imum)? size (\d+)")
 
@@ -62,12 +66,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One address of the broker."""
+    """One address of the broker, and what we bring to a TLS connection there."""
 
     url: URL
+    tls: Tls = field(default_factory=Tls)
 
     @classmethod
-    def parse(cls, text: str) -> "Node":
+    def parse(cls, text: str, tls: Tls | None = None) -> "Node":
         """Return the node that a URL names.
 
         Raises:
@@ -86,7 +91,12 @@ class Node:
                 "MESSAGING_BROKER_URL must begin with amqp:// or amqps:// and name a host, "
                 f"not with {url.scheme or 'nothing'!r}"
             )
-        return cls(url if port else url.with_port(_PORTS[url.scheme]))
+        if _TLS_IN_URL & url.query.keys():
+            raise ConfigurationError(
+                "MESSAGING_BROKER_URL names files of TLS or switches its checks off: name the files with "
+                "MESSAGING_TLS_CA_FILE, MESSAGING_TLS_CERT_FILE and MESSAGING_TLS_KEY_FILE; the checks stay on"
+            )
+        return cls(url if port else url.with_port(_PORTS[url.scheme]), tls or Tls())
 
     @property
     def address(self) -> str:
@@ -95,8 +105,18 @@ class Node:
 
     @property
     def user(self) -> str:
-        """The user that connects."""
+        """The user that connects, when it does so with a password."""
         return self.url.user or "guest"
+
+    @property
+    def who(self) -> str:
+        """The user that connects, for people."""
+        return f"user of {self.tls.cert_file}" if self.is_known_by_certificate else f"user {self.user!r}"
+
+    @property
+    def is_known_by_certificate(self) -> bool:
+        """Whether we log in by our client certificate: there is one, and the address names no user."""
+        return self.url.scheme == "amqps" and self.tls.cert_file is not None and self.url.user is None
 
     @property
     def virtual_host(self) -> str:
@@ -112,6 +132,11 @@ def connect_error(error: BaseException, node: Node, refusal: Refusal | None) -> 
         node: Where to.
         refusal: What the broker said when it closed the connection, if it did.
     """
+    if isinstance(error, AuthenticationError) and node.is_known_by_certificate:
+        return ConfigurationError(
+            f"broker {node.address} takes no certificate for a login: enable rabbitmq_auth_mechanism_ssl and EXTERNAL "
+            "there, or put user and password into MESSAGING_BROKER_URL"
+        )
     if isinstance(error, AuthenticationError):
         return ConfigurationError(
             f"broker {node.address} offers none of the ways to log in that this client knows; {_CHECK_URL}"
@@ -120,14 +145,15 @@ def connect_error(error: BaseException, node: Node, refusal: Refusal | None) -> 
         refusal = refusal or Refusal(403, str(error))
     if refusal is not None:
         return _refused(node, refusal)
-    return ConnectionLostError(f"no broker at {node.address} ({_cause(error)}); {_remedy(error)}")
+    handshake = next((cause for cause in (error.__cause__, error) if isinstance(cause, ssl.SSLError)), None)
+    if handshake is not None:
+        return tls_error(handshake, address=node.address, host=node.url.host or "", tls=node.tls)
+    return ConnectionLostError(f"no broker at {node.address} ({_cause(error)}); {_remedy(error, node)}")
 
 
 def _refused(node: Node, refusal: Refusal) -> MessagingError:
     if refusal.code == 403:
-        return ConfigurationError(
-            f"broker {node.address} refuses user {node.user!r}: check user and password in MESSAGING_BROKER_URL"
-        )
+        return ConfigurationError(f"broker {node.address} refuses {node.who}: {_check_login(node)}")
     if "not found" in refusal.text:
         return ConfigurationError(
             f"broker {node.address} has no virtual host {node.virtual_host!r}: "
@@ -135,10 +161,16 @@ def _refused(node: Node, refusal: Refusal) -> MessagingError:
         )
     if refusal.code == 530 and "refused for user" in refusal.text:
         return ConfigurationError(
-            f"broker {node.address} keeps user {node.user!r} out of virtual host {node.virtual_host!r}: "
+            f"broker {node.address} keeps {node.who} out of virtual host {node.virtual_host!r}: "
             "grant it with `rabbitmqctl set_permissions` or correct MESSAGING_BROKER_URL"
         )
     return ConnectionLostError(f"broker {node.address} closed the connection ({refusal.text}); see the broker's log")
+
+
+def _check_login(node: Node) -> str:
+    if node.is_known_by_certificate:
+        return "its common name must be a user there (`messaging topology export --permissions` makes them)"
+    return "check user and password in MESSAGING_BROKER_URL"
 
 
 def _cause(error: BaseException) -> str:
@@ -152,11 +184,13 @@ def _cause(error: BaseException) -> str:
     return str(root) or type(root).__name__
 
 
-def _remedy(error: BaseException) -> str:
-    if isinstance(error.__cause__, ssl.SSLError):
-        return "check that the broker speaks TLS on this port, its certificate, and cafile= in MESSAGING_BROKER_URL"
+def _remedy(error: BaseException, node: Node) -> str:
     if isinstance(error.__cause__, socket.gaierror):
         return f"{_CHECK_URL}: the host name cannot be resolved"
+    hung_up = isinstance(error.__cause__, ConnectionResetError) or not isinstance(error.__cause__, OSError)
+    if node.url.scheme == "amqp" and hung_up and not isinstance(error, TimeoutError):
+        # It listened and hung up on the first bytes, which is how a port for TLS answers a plain client.
+        return f"write amqps:// if that port speaks TLS; else see the broker's log, or {_CHECK_URL}"
     return _START_ONE
 
 
@@ -189,6 +223,14 @@ def declare_error(error: BaseException, what: str, arguments: object) -> Messagi
             return ConnectionLostError(f"the broker did not answer in time about {what}; see its log")
         case _:
             return ConnectionLostError(f"the connection was lost at {what}: {said or type(error).__name__}")
+
+
+def missing_error(what: str) -> MessagingError:
+    """Return the error of something that does not exist and that this program does not make."""
+    return TopologyConflictError(
+        f"{what} does not exist, and by MESSAGING_DECLARE this program does not make it: "
+        "run `messaging topology apply` with an account that may"
+    )
 
 
 def blamed(

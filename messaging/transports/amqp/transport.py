@@ -17,7 +17,7 @@ import structlog
 
 from messaging.core.ambient import Ambient
 from messaging.core.sealed import Label, Route, Sealed
-from messaging.core.topology import Topology
+from messaging.core.topology import Declares, Topology
 from messaging.errors import ConfigurationError, ConnectionLostError, TopologyConflictError
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
 from messaging.transports.amqp.consumer import AmqpSubscription
@@ -28,6 +28,7 @@ from messaging.transports.amqp.link import Link
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.publisher import Publisher
 from messaging.transports.amqp.tasks import end
+from messaging.transports.amqp.tls import Tls
 from messaging.transports.base import Delivery, LinkState, QueueDepth, Subscription, TransportState
 
 __all__ = ["AmqpTransport"]
@@ -50,6 +51,8 @@ class AmqpTransport:
         heartbeat_s: Seconds between signs of life.
         wait_forever: Whether `connect` waits for a broker as long as it takes, with a warning every 5 s.
         name: Shown in the broker's list of connections.
+        tls: Certificates, for addresses that begin with amqps.
+        declares: What `declare` makes; the rest must be there.
 
     Raises:
         ConfigurationError: A URL is no AMQP address, or there is none.
@@ -64,13 +67,16 @@ class AmqpTransport:
         heartbeat_s: int = 10,
         wait_forever: bool = False,
         name: str = "messaging",
+        tls: Tls | None = None,
+        declares: Declares = Declares.ALL,
     ) -> None:
         if not urls:
             raise ConfigurationError("no broker address: set MESSAGING_BROKER_URL")
         self._ambient = ambient
         self._connect_timeout_s = connect_timeout_s
         self._wait_forever = wait_forever
-        self._nodes = tuple(Node.parse(url) for url in urls)
+        self._nodes = tuple(Node.parse(url, tls) for url in urls)
+        self._declares = declares
         self._topology = Topology()
         self._subscriptions: list[AmqpSubscription] = []
         self._locks: set[str] = set()
@@ -153,11 +159,11 @@ class AmqpTransport:
         """Make exchanges, queues and bindings exist; remembered, and made again after each reconnect.
 
         Raises:
-            TopologyConflictError: Something exists with other arguments; the message shows both.
+            TopologyConflictError: Something exists with other arguments, or is not ours to make and does not exist.
             ConfigurationError: The broker forbids it to this user.
             ConnectionLostError: There is no connection.
         """
-        await declare(await self._consuming_connection(), topology)
+        await declare(await self._consuming_connection(), topology, self._declares)
         self._topology += topology
 
     async def publish(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float) -> None:
@@ -246,7 +252,7 @@ class AmqpTransport:
 
     async def _declare_remembered(self, connection: Connection) -> None:
         if self._topology != Topology():
-            await declare(connection, self._topology)
+            await declare(connection, self._topology, self._declares)
 
     def _consumers_of(self, queue: str) -> int:
         return sum(1 for subscription in self._subscriptions if subscription.queue == queue and subscription.is_live)

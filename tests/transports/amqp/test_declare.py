@@ -1,7 +1,7 @@
 import pytest
 
-from messaging.core.topology import Binding, Exchange, Queue, Topology
-from messaging.errors import ConfigurationError, TopologyConflictError
+from messaging.core.topology import Binding, Declares, Exchange, Queue, Subscriptions, Topology
+from messaging.errors import ConfigurationError, TopologyConflictError, UnroutableError
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.declare import declare, look, take_lock
 from messaging.transports.amqp.errors import Node
@@ -106,3 +106,68 @@ async def test_declares_on_a_channel_of_its_own(broker: Broker, rig: AmqpRig) ->
 
 async def _connection(broker: Broker) -> Connection:
     return await Connection.open(Node.parse(broker.url), name="test", heartbeat_s=10, timeout_s=10.0)
+
+
+class TestWhatIsNotOursToMake:
+    async def test_is_looked_for_and_the_rest_is_made(self, rig: AmqpRig, broker: Broker) -> None:
+        maker, names = await rig.transport(), rig.names
+        connection = await _connection(broker)
+        everything = names.of_service("orders", Subscriptions(commands=frozenset({("orders.place", 1)})))
+        replies = names.of_replies("orders", "0" * 16)
+        await maker.declare(everything)
+
+        await declare(connection, everything + replies, Declares.REPLIES)
+
+        found = await look(connection, replies.queues[0].name)
+        assert found == QueueDepth(messages=0, consumers=0)
+        await connection.aclose()
+
+    @pytest.mark.parametrize(
+        ("declares", "there", "missing"),
+        [
+            (Declares.OWN, Topology(), "exchange"),
+            (Declares.REPLIES, Topology(), "exchange"),
+            (Declares.REPLIES, Topology(exchanges=(Exchange(name="x", type="topic"),)), "queue"),
+        ],
+    )
+    async def test_is_missed_by_name_with_the_remedy(
+        self, declares: Declares, there: Topology, missing: str, rig: AmqpRig, broker: Broker
+    ) -> None:
+        connection, name = await _connection(broker), f"{rig.names.namespace}.x"
+        wanted = Topology(
+            exchanges=(Exchange(name=name, type="topic", is_shared=True),), queues=(Queue(name=f"{name}.q"),)
+        )
+        if there.exchanges:
+            await declare(connection, Topology(exchanges=wanted.exchanges))
+
+        with pytest.raises(TopologyConflictError, match=f"{missing} '{name}.*run `messaging topology apply`"):
+            await declare(connection, wanted, declares)
+
+        assert connection.is_open
+        await connection.aclose()
+
+    async def test_own_things_are_made_where_the_shared_ones_exist(self, rig: AmqpRig, broker: Broker) -> None:
+        maker, names, connection = await rig.transport(), rig.names, await _connection(broker)
+        await maker.declare(names.shared())
+        own = names.of_service("orders", Subscriptions(commands=frozenset({("orders.place", 1)})))
+
+        await declare(connection, own, Declares.OWN)
+
+        assert all([await look(connection, queue.name) is not None for queue in own.queues])
+        await connection.aclose()
+
+    async def test_bindings_to_queues_that_others_made_are_theirs(self, rig: AmqpRig) -> None:
+        maker, names = await rig.transport(), rig.names
+        queue = names.queue("orders", "commands")
+        await maker.declare(Topology(exchanges=names.shared().exchanges, queues=(Queue(name=queue),)))
+        careful = await rig.transport(declares=Declares.REPLIES)
+
+        await careful.declare(
+            Topology(
+                queues=(Queue(name=queue),),
+                bindings=(Binding(exchange=names.commands, queue=queue, routing_key="orders.place.v1"),),
+            )
+        )
+
+        with pytest.raises(UnroutableError):
+            await publish(maker, to(names.commands, "orders.place.v1"), b"a")

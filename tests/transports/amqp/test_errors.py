@@ -1,5 +1,6 @@
 import socket
 import ssl
+from pathlib import Path
 
 import aiormq
 import pytest
@@ -12,7 +13,8 @@ from messaging.errors import (
     PublishNotConfirmedError,
     TopologyConflictError,
 )
-from messaging.transports.amqp.errors import Node, Refusal, blamed, connect_error, declare_error
+from messaging.transports.amqp.errors import Node, Refusal, blamed, connect_error, declare_error, missing_error
+from messaging.transports.amqp.tls import Tls
 
 NODE = Node.parse("amqp://orders:s3cret@broker.example/shop")
 
@@ -45,6 +47,21 @@ class TestNode:
 
         assert "s3cret" not in str(caught.value)
 
+    @pytest.mark.parametrize("option", ["cafile=ca.crt", "certfile=a", "keyfile=a", "no_verify_ssl=1"])
+    def test_tls_is_no_part_of_the_address(self, option: str) -> None:
+        with pytest.raises(ConfigurationError, match="MESSAGING_TLS_CA_FILE"):
+            Node.parse(f"amqps://broker/?{option}")
+
+    @pytest.mark.parametrize(
+        ("url", "expected"), [("amqps://broker/", True), ("amqps://u:p@broker/", False), ("amqp://broker/", False)]
+    )
+    def test_a_certificate_is_the_login_when_the_address_names_no_user(self, url: str, expected: bool) -> None:
+        node = Node.parse(url, Tls(cert_file=Path("orders.crt")))
+
+        assert node.is_known_by_certificate is expected
+        assert ("orders.crt" in node.who) is expected
+        assert not Node.parse(url).is_known_by_certificate
+
     def test_address_hides_the_password(self) -> None:
         assert NODE.address == "broker.example:5672"
         assert NODE.user == "orders"
@@ -70,10 +87,11 @@ class TestConnectError:
                 caused(aiormq.AMQPConnectionError(1, "x"), ssl.SSLError(1, "wrong version number")),
                 None,
                 ConnectionLostError,
-                ["wrong version number", "TLS", "cafile="],
+                ["wrong version number", "TLS handshake"],
             ),
+            (ssl.SSLError(1, "internal"), None, ConnectionLostError, ["TLS handshake", "broker's log"]),
             (TimeoutError(), None, ConnectionLostError, ["no answer in time"]),
-            (Exception(), None, ConnectionLostError, ["broker.example:5672"]),
+            (Exception(), None, ConnectionLostError, ["broker.example:5672", "amqps:// if that port speaks TLS"]),
             (
                 ProbableAuthenticationError("ACCESS_REFUSED"),
                 None,
@@ -111,6 +129,21 @@ class TestConnectError:
         for part in parts:
             assert part in str(meaning)
 
+    def test_a_broker_that_knows_no_login_by_certificate(self) -> None:
+        node = Node.parse("amqps://broker/", Tls(cert_file=Path("orders.crt")))
+
+        meaning = connect_error(AuthenticationError("a", "b"), node, None)
+
+        assert isinstance(meaning, ConfigurationError)
+        assert "rabbitmq_auth_mechanism_ssl" in str(meaning)
+
+    def test_a_certificate_that_names_no_user(self) -> None:
+        node = Node.parse("amqps://broker/", Tls(cert_file=Path("orders.crt")))
+
+        meaning = connect_error(ProbableAuthenticationError("ACCESS_REFUSED"), node, None)
+
+        assert "orders.crt: its common name must be a user there" in str(meaning)
+
 
 class TestDeclareError:
     @pytest.mark.parametrize(
@@ -130,6 +163,12 @@ class TestDeclareError:
 
         assert type(meaning) is kind
         assert "queue 'q'" in str(meaning)
+
+    def test_what_is_missing_and_not_ours_to_make(self) -> None:
+        meaning = missing_error("queue 'q'")
+
+        assert isinstance(meaning, TopologyConflictError)
+        assert all(part in str(meaning) for part in ("queue 'q'", "MESSAGING_DECLARE", "topology apply"))
 
     def test_conflict_shows_both_sides(self) -> None:
         said = "inequivalent arg 'x-message-ttl' for queue 'q': received '5' but current is '9'"

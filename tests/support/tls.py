@@ -1,0 +1,102 @@
+"""A real RabbitMQ that speaks TLS, with certificates of its own: a node that demands client certificates and takes them
+for a login, and a CA that issues what a test needs.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from messaging.cli.broker_node import PrivateNode, free_port
+from messaging.transports.amqp.tls import Tls
+from scripts.dev_certs import Authority, Issued
+
+__all__ = ["TlsNode", "a_tls_node", "expired", "tls_of_client"]
+
+# The node's certificate is for this name alone: its address is a name that does not fit.
+HOST: Final = "localhost"
+ADDRESS: Final = "127.0.0.1"
+
+
+class TlsNode(PrivateNode):
+    """A private node with a TLS listener; guest may log in by password, others by certificate too."""
+
+    def __init__(self, folder: Path, *, port: int, tls_port: int, name: str) -> None:
+        super().__init__(folder / "node", port=port, name=name)
+        self.tls_port = tls_port
+        self.authority = Authority(folder / "certs")
+        self.stranger = Authority(folder / "strange")
+        self.certificate = self.authority.issue_broker("broker", [HOST])
+
+    @property
+    def tls_url(self) -> str:
+        """Its address without a user, so that a client's certificate is the login."""
+        return f"amqps://{HOST}:{self.tls_port}/"
+
+    @property
+    def guest_url(self) -> str:
+        """Its address with a user and password."""
+        return f"amqps://guest:guest@{HOST}:{self.tls_port}/"
+
+    def present(self, issued: Issued) -> None:
+        """Show another certificate from the next connection on, as a renewal in place would."""
+        if issued != self.certificate:
+            for fresh, place in zip(issued, self.certificate, strict=True):
+                place.write_bytes(fresh.read_bytes())
+        self.ctl("eval", "ssl:clear_pem_cache().")
+
+    def add_user(self, name: str, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
+        """Make a user who can log in by certificate alone."""
+        self.ctl("eval", f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"not used">>, <<"test">>).')
+        self.ctl("clear_password", name)
+        self.ctl("set_permissions", name, configure, write, read)
+
+    def _write_files(self) -> None:
+        super()._write_files()
+        certificate, key = self.certificate
+        with (self.folder / "rabbitmq.conf").open("a") as file:
+            file.write(
+                f"listeners.ssl.1 = {ADDRESS}:{self.tls_port}\n"
+                f"ssl_options.cacertfile = {self.authority.certificate_file}\n"
+                f"ssl_options.certfile = {certificate}\n"
+                f"ssl_options.keyfile = {key}\n"
+                "ssl_options.verify = verify_peer\n"
+                "ssl_options.fail_if_no_peer_cert = true\n"
+                "ssl_options.versions.1 = tlsv1.3\n"
+                "ssl_options.versions.2 = tlsv1.2\n"
+                "auth_mechanisms.1 = PLAIN\n"
+                "auth_mechanisms.2 = EXTERNAL\n"
+                "ssl_cert_login_from = common_name\n"
+            )
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
+
+
+@contextmanager
+def a_tls_node(name: str = "tls") -> Iterator[TlsNode]:
+    """Run a TLS node in a folder of its own; it ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="messaging-tls-", ignore_cleanup_errors=True) as folder:
+        node = TlsNode(Path(folder), port=free_port(), tls_port=free_port(), name=f"{name}-{os.getpid()}")
+        try:
+            node.start()
+            yield node
+        finally:
+            node.kill()
+
+
+def expired() -> dict[str, datetime]:
+    """Return the times of a certificate that ended an hour ago."""
+    now = datetime.now(tz=UTC)
+    return {"not_before": now - timedelta(days=2), "not_after": now - timedelta(hours=1)}
+
+
+def tls_of_client(node: TlsNode, issued: Issued | None, *, server_name: str | None = None) -> Tls:
+    """Return what a client of the node brings: its CA, and a certificate unless it has none."""
+    return Tls(
+        ca_file=node.authority.certificate_file,
+        cert_file=None if issued is None else issued.certificate,
+        key_file=None if issued is None else issued.key,
+        server_name=server_name,
+    )
