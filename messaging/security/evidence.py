@@ -10,7 +10,6 @@ right roots: their fingerprint is for people to compare.
 """
 
 import base64
-import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -285,5 +284,6 @@ def _content_key(sighting: Sighting, key: bytes) -> bytes:
 def _decoded(fields: Fields, name: str) -> bytes:
     try:
         return base64.b64decode(fields.text(name), validate=True)
-    except binascii.Error:
+    except ValueError:
+        # Bad base64, and text that is no ASCII.
         fields.refuse(f"field {name!r} is not valid base64; the file is damaged, export it again")

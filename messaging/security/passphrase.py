@@ -5,7 +5,6 @@ part, so nobody swaps the pinned roots under an untouched secret.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Final
 
@@ -96,7 +95,8 @@ def _read_kdf(kdf: Fields) -> tuple[int, bytes]:
 def _ciphertext(fields: Fields) -> bytes:
     try:
         return base64.b64decode(fields.text("ct"), validate=True)
-    except binascii.Error:
+    except ValueError:
+        # Bad base64, and text that is no ASCII.
         fields.refuse("field 'ct' is not valid base64; the file is damaged, restore it")
 
 
