@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from messaging.errors import DecryptionError, Disposition
+from messaging.errors import ConfigurationError, DecryptionError, Disposition
 
 __all__ = [
     "ED25519",
@@ -50,6 +50,7 @@ DATA_KEY_BYTES: Final = 32
 WRAPPED_BYTES: Final = 80
 TAG_BYTES: Final = 16
 
+_REALM_MAX: Final = 255
 _KEY_ID: Final = LABEL + b"kid\0"
 _WRAP: Final = LABEL + b"wrap\0"
 _MESSAGE: Final = LABEL + b"msg\0"
@@ -83,7 +84,13 @@ def same(left: bytes, right: bytes) -> bool:
 
 
 def key_id(algorithm: int, realm: str, public: bytes) -> bytes:
-    """Return the 8-byte id of a public key; algorithm and realm are part of it, so a key means nothing elsewhere."""
+    """Return the 8-byte id of a public key; algorithm and realm are part of it, so a key means nothing elsewhere.
+
+    Raises:
+        ConfigurationError: The realm's length does not fit into its byte, or it is no ASCII.
+    """
+    if not (realm.isascii() and len(realm) <= _REALM_MAX):
+        raise ConfigurationError(f"{realm[:80]!r} cannot name a realm: use up to {_REALM_MAX} ASCII characters")
     name = realm.encode()
     return sha256(_KEY_ID + bytes((algorithm, len(name))) + name + public)[:8]
 
