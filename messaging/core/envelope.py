@@ -63,14 +63,14 @@ class Envelope:
     audience: str
     issued_at_ms: int
     expires_at_ms: int
-    payload: bytes
+    payload: bytes = field(repr=False)
     codec: int = CODEC_MSGPACK
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
     bind: bytes | None = None
     reply_to: str | None = None
     traceparent: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     bundle_version: int | None = None
 
     @property

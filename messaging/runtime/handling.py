@@ -51,13 +51,13 @@ class Handling:
     delivery: Delivery
     part: Part
     attempt: int = 1
-    original: bytes = b""
+    original: bytes = field(default=b"", repr=False)
     verified: Verified | None = None
     reservation: Reservation | None = None
     envelope: Envelope | None = None
     handler: Handler | None = None
     fault: Fault | None = None
-    reply: bytes | None = None
+    reply: bytes | None = field(default=None, repr=False)
     reply_codec: int = CODEC_MSGPACK
     replayed_by: str | None = None
     replay_reason: str | None = None

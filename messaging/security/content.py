@@ -4,7 +4,7 @@ It comes from an authenticated sender and is still read with every limit set: a 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgpack
@@ -38,8 +38,8 @@ class Content:
     """
 
     codec: int
-    headers: Mapping[str, Any]
-    payload: bytes
+    headers: Mapping[str, Any] = field(repr=False)
+    payload: bytes = field(repr=False)
 
 
 def pack_content(*, codec: int, headers: Mapping[str, Any], payload: bytes) -> bytes:

@@ -6,7 +6,7 @@ process that was stopped and wakes up late does no harm.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -97,7 +97,7 @@ class Reservation:
     outer: InboxKey | None = None
     outer_leaf: bytes = b""
     is_forced: bool = False
-    reply: bytes | None = None
+    reply: bytes | None = field(default=None, repr=False)
     unit: Unit | None = None
 
 

@@ -5,7 +5,7 @@ idempotent, or use a durable inbox.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Final
 
@@ -28,7 +28,7 @@ class _Row:
     token: int | None
     until_s: float
     previous: RowState = RowState.ABSENT
-    reply: bytes | None = None
+    reply: bytes | None = field(default=None, repr=False)
 
 
 class MemoryInbox:
