@@ -40,7 +40,9 @@ class Intake:
         self._width = 1
         self._is_resizing = False
         self._is_narrowing = False
+        self._is_replacing = False
         self._is_stopping = False
+        self._put_off: list[Delivery] = []
         self._running = Tasks()
         self._chores = Tasks()
         self._subscription: Subscription | None = None
@@ -79,7 +81,10 @@ class Intake:
         if delivery.delivery_count >= SUSPECT_DELIVERIES and self._width > 1:
             self._resize(1)
         if self._is_narrowing:
-            # Not started and not settled: the fresh channel brings it back, alone.
+            # Not started and not settled: the fresh channel brings it back, alone. The fresh channel itself may deliver
+            # before `resize` returns, and would wait for ever for what is neither.
+            if self._is_replacing:
+                self._put_off.append(delivery)
             return
         handling = Handling(delivery=delivery, part=self.part, original=delivery.body)
         self._running.spawn(self._handle(handling), name=f"{self.queue} {delivery.message_id}")
@@ -116,12 +121,16 @@ class Intake:
             # The first deliveries may have ended before `consume` has returned.
             await self._subscribed.wait()
             if self._subscription is not None:
+                self._is_replacing = True
                 await self._subscription.resize(width)
         except TransportError as error:
             # The transport resumes the subscription with the prefetch it last knew; the next delivery decides anew.
             log.warning("consumer.unresized", queue=self.queue, reason=str(error))
         finally:
-            self._is_resizing = self._is_narrowing = False
+            self._is_resizing = self._is_narrowing = self._is_replacing = False
+            put_off, self._put_off = self._put_off, []
+            for delivery in put_off:
+                delivery.give_back()
 
 
 # How long a narrowing waits for handlers that run: longer than the default handler timeout.

@@ -127,6 +127,31 @@ async def test_a_message_that_came_back_again_and_again_runs_alone(logs: Logs) -
     assert logs.events.count("consumer.narrowed") == 1
 
 
+async def test_what_a_fresh_channel_brings_while_it_still_opens_runs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    gate = asyncio.Event()
+    gate.set()
+    orders = a_service(started, gate)
+    resize = MemorySubscription.resize
+
+    async def resize_slowly(self: MemorySubscription, prefetch: int) -> None:
+        await resize(self, prefetch)
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(MemorySubscription, "resize", resize_slowly)
+
+    async with Stage() as stage:
+        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
+        stage.trust.join("orders", orders.subscriptions)
+        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(20)]
+        for body in bodies:
+            stage.inject("orders", "commands", body)
+        await age(stage, bodies[10], times=SUSPECT_DELIVERIES)
+
+        async with running(stage, orders):
+            await eventually(lambda: set(started) == set(range(20)))
+
+
 async def test_what_kills_its_workers_is_buried_and_its_neighbours_are_not() -> None:
     handled: list[int] = []
 
