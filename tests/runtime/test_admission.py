@@ -127,16 +127,23 @@ async def test_a_message_that_came_back_again_and_again_runs_alone(logs: Logs) -
     assert logs.events.count("consumer.narrowed") == 1
 
 
-async def test_what_a_fresh_channel_brings_while_it_still_opens_runs_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[int] = []
-    gate = asyncio.Event()
-    gate.set()
-    orders = a_service(started, gate)
+async def test_what_a_fresh_channel_brings_while_it_still_opens_runs_too(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = Service("orders")
+    ran: set[int] = set()
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        await asyncio.sleep(0)
+        ran.add(command.number)
+
     resize = MemorySubscription.resize
 
     async def resize_slowly(self: MemorySubscription, prefetch: int) -> None:
         await resize(self, prefetch)
-        await asyncio.sleep(0.05)
+        if prefetch == 1:
+            await asyncio.sleep(0.05)
 
     monkeypatch.setattr(MemorySubscription, "resize", resize_slowly)
 
@@ -149,7 +156,9 @@ async def test_what_a_fresh_channel_brings_while_it_still_opens_runs_too(monkeyp
         await age(stage, bodies[10], times=SUSPECT_DELIVERIES)
 
         async with running(stage, orders):
-            await eventually(lambda: set(started) == set(range(20)))
+            await eventually(lambda: ran == set(range(20)))
+
+    assert logs.events.count("consumer.narrowed") == 1
 
 
 async def test_what_kills_its_workers_is_buried_and_its_neighbours_are_not() -> None:
