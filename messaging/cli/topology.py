@@ -1,4 +1,4 @@
-"""`messaging topology`: what a service needs at the broker; shown, or made to exist.
+"""`messaging topology`: what a service needs at the broker; shown, made to exist, or exported with the rights it takes.
 
 Services declare it themselves when they start. `apply` is for installations where only an operator's account may.
 """
@@ -12,6 +12,7 @@ from messaging.cli.exits import UsageError
 from messaging.cli.link import connected
 from messaging.cli.load import load_service
 from messaging.cli.render import line, print_json, table
+from messaging.cli.topology_export import export
 from messaging.core.topology import Topology
 from messaging.service import Service
 
@@ -66,6 +67,9 @@ def apply(targets: _Targets) -> None:
             f"{service.name}: {len(wanted.exchanges)} exchanges, {len(wanted.queues)} queues and "
             f"{len(wanted.bindings)} bindings exist"
         )
+
+
+app.command()(export)
 
 
 def _topology_of(services: list[Service]) -> Topology:

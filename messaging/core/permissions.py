@@ -283,19 +283,16 @@ def definitions(accounts: Iterable[Account], *, vhost: str, hashes: Mapping[str,
     }
 
 
-def ctl_commands(accounts: Iterable[Account], *, vhost: str, hashes: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Return the accounts as arguments of `rabbitmqctl`. `add_user` without a hash asks for the password.
+def ctl_commands(accounts: Iterable[Account], *, vhost: str) -> list[tuple[str, ...]]:
+    """Return the accounts as arguments of `rabbitmqctl`. `add_user` reads the password from standard input.
 
     Args:
         accounts: The accounts.
         vhost: The virtual host, which exists.
-        hashes: Password hash by user.
     """
     commands: list[tuple[str, ...]] = []
     for account in accounts:
-        known = hashes.get(account.user)
-        hashed = () if known is None else ("--pre-hashed-password", known)
-        commands.append(("add_user", account.user, *hashed))
+        commands.append(("add_user", account.user))
         rights = (account.configure, account.write, account.read)
         commands.append(("set_permissions", "-p", vhost, account.user, *rights))
         commands += [

@@ -242,7 +242,7 @@ def test_a_user_without_a_hash_cannot_log_in_by_password() -> None:
 
 
 def test_commands_of_rabbitmqctl_say_the_same() -> None:
-    add, grant, *topics = ctl_commands([DEFAULT], vhost="/", hashes={})
+    add, grant, *topics = ctl_commands([DEFAULT], vhost="/")
 
     assert add == ("add_user", "orders")
     assert grant == ("set_permissions", "-p", "/", "orders", DEFAULT.configure, DEFAULT.write, DEFAULT.read)
@@ -250,5 +250,3 @@ def test_commands_of_rabbitmqctl_say_the_same() -> None:
         ("set_topic_permissions", "-p", "/", "orders", found.exchange, found.write, found.read)
         for found in DEFAULT.topics
     ]
-    hashed = ctl_commands([DEFAULT], vhost="/", hashes={"orders": "abc="})[0]
-    assert hashed == ("add_user", "orders", "--pre-hashed-password", "abc=")
