@@ -9,6 +9,7 @@ import typer
 from messaging.ambient import real_ambient
 from messaging.cli.check_broker import check_broker, check_queues, check_services
 from messaging.cli.check_keys import KeyCheck
+from messaging.cli.check_tls import check_tls
 from messaging.cli.finding import Finding, State, failed, fine, worst
 from messaging.cli.link import connected
 from messaging.cli.load import load_service
@@ -64,7 +65,8 @@ def _examine(services: Sequence[Service]) -> list[Finding]:
 async def _examine_broker(settings: Settings, services: Sequence[Service], known: Sequence[str]) -> list[Finding]:
     if settings.is_embedded:
         return [fine("broker", "embedded (memory://): it lives inside one process, there is nothing to look at")]
-    findings = [finding async for finding in check_broker(settings)]
+    certificates = [finding async for finding in check_tls(settings, ambient=real_ambient())]
+    findings = certificates + [finding async for finding in check_broker(settings)]
     if findings[-1].state is State.FAIL:
         return findings
     try:
