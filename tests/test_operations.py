@@ -26,12 +26,20 @@ class Grant(Command, name="users.grant"):
 @pytest.fixture
 def real(tmp_path: Path) -> Installation:
     """Return an installation with the keys of the ceremony."""
-    (printed,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    program = f"import getpass\ngetpass.getpass = lambda _: {PASSPHRASE!r}\n{printed}"
+    section = PAGE.read_text().partition("### Real keys")[2].partition("### Later")[0]
+    printed = "".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
     (tmp_path / "contract.py").write_text(CONTRACT)
-    (tmp_path / "words").write_text(f"{PASSPHRASE}\n")
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True, timeout=60)
-    (tmp_path / "real-keys").rename(tmp_path / "keys")
+    for name in ("words", "words-ada", "words-ben", "words-alice"):
+        (tmp_path / name).write_text(f"{PASSPHRASE}\n")
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", printed],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": path},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=90,
+    )
     return Installation(folder=tmp_path, broker_url=f"amqp://guest:guest@127.0.0.1:{free_port()}/")
 
 

@@ -7,11 +7,11 @@ import typer
 
 from messaging.cli.exits import UsageError
 from messaging.cli.passphrases import PassphraseFd, PassphraseFile, new_passphrase
-from messaging.cli.render import line, print_json
+from messaging.cli.render import line, plain_line, print_json
 from messaging.errors import ConfigurationError
 from messaging.security.bundle_format import DEVELOPMENT_REALM, check_realm
 from messaging.security.keys import SigningKey
-from messaging.security.roots import load_pins, pins_of, roots_fingerprint, write_pins, write_root
+from messaging.security.roots import load_pins, pins_of, public_root, roots_fingerprint, write_pins, write_root
 
 __all__ = ["app"]
 
@@ -48,6 +48,17 @@ def generate(
         return
     line(f"Wrote {file}, which stays offline. Its public half, for `messaging trust root pin`:")
     line(public)
+
+
+@app.command()
+def public(
+    file: Annotated[Path, typer.Argument(help="Root key file.", show_default=False)],
+) -> None:
+    """Print the public half of a root key file, for `messaging trust root pin`; no passphrase is needed.
+
+    Example: [bold]messaging trust root public root-1.root[/bold]
+    """
+    plain_line(public_root(file).hex())
 
 
 @app.command()

@@ -18,7 +18,17 @@ from messaging.security.private_files import read_private, write_file
 from messaging.security.strict_json import dump_json, load_json
 from messaging.security.suite import LABEL, sha256
 
-__all__ = ["PINS_FILE", "Pins", "load_pins", "load_root", "pins_of", "roots_fingerprint", "write_pins", "write_root"]
+__all__ = [
+    "PINS_FILE",
+    "Pins",
+    "load_pins",
+    "load_root",
+    "pins_of",
+    "public_root",
+    "roots_fingerprint",
+    "write_pins",
+    "write_root",
+]
 
 PINS_FILE: Final = "trust.roots"
 VERSION: Final = 1
@@ -128,6 +138,15 @@ def load_root(path: Path, *, passphrase: bytes) -> tuple[SigningKey, str]:
     if not is_sealed:
         fields.refuse("it is not sealed with a passphrase, so it is nothing that this program made")
     return SigningKey(secret, realm=realm), realm
+
+
+def public_root(path: Path) -> bytes:
+    """Return the public half that a root key file claims, without opening it.
+
+    Raises:
+        ConfigurationError: Missing, open to others, or no root key file.
+    """
+    return load_json(read_private(path), f"root key file {path}").octets("root", KEY_BYTES)
 
 
 def _clear(realm: str, public: bytes) -> dict[str, object]:

@@ -13,6 +13,7 @@ from messaging.security.roots import (
     load_pins,
     load_root,
     pins_of,
+    public_root,
     roots_fingerprint,
     write_pins,
     write_root,
@@ -73,6 +74,7 @@ def test_a_root_key_comes_back_by_its_passphrase_alone(tmp_path: Path) -> None:
     found, realm = load_root(path, passphrase=b"correct horse")
 
     assert (found.secret(), realm) == (ROOT.secret(), "test")
+    assert public_root(path) == ROOT.public.raw
     with pytest.raises(ConfigurationError, match="passphrase is wrong"):
         load_root(path, passphrase=b"wrong")
     with pytest.raises(ConfigurationError, match="exists already"):
