@@ -1,12 +1,13 @@
 # Each target does all of its own set-up; `make help` lists them.
 
 BROKER ?= auto
+FUZZ_S ?= 300
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check coverage clean setup broker broker-if-possible postgres
+.PHONY: help demo test test-fast attacks fuzz check coverage clean setup broker broker-if-possible postgres
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +23,18 @@ test: ## run all tests, on a real RabbitMQ and PostgreSQL, with coverage
 
 test-fast: setup ## run the tests that need no broker and no database server
 	@$(PYTEST) -m "not broker and not postgres"
+
+attacks: ## try every attack of the catalogue, on a real RabbitMQ too, and write docs/attacks.md
+	@$(MAKE) --no-print-directory -j2 setup broker
+	@$(PYTEST) -q tests/security/attacks tests/security/test_vectors.py tests/fuzz --attack-report docs/attacks.md
+
+fuzz: setup ## feed mutated bytes to the parsers, guided by coverage (FUZZ_S=300: seconds for each of the three)
+	@$(BIN)/python -m pip install --quiet 'atheris>=3,<4'
+	@for target in open bundle keyring; do \
+		mkdir -p build/fuzz/$$target; \
+		$(BIN)/python -m tests.fuzz.fuzz_$$target -max_total_time=$(FUZZ_S) -max_len=4096 -print_final_stats=1 \
+			-artifact_prefix=build/fuzz/$$target- build/fuzz/$$target tests/fuzz/corpus/$$target || exit 1; \
+	done
 
 check: setup ## format, lint, layers, types, rules of the house
 	$(BIN)/ruff format --check .
