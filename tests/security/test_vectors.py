@@ -25,6 +25,8 @@ from messaging.security.suite import DataKey
 from messaging.security.trust import TrustStore
 from tests.support.realm import EVERY_KIND, Clock
 
+pytestmark = pytest.mark.attack(68)
+
 VECTORS: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "seal-v1.json").read_text())
 INPUTS: Final = VECTORS["inputs"]
 REALM: Final = VECTORS["realm"]

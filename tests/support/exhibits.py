@@ -1,11 +1,10 @@
 """`Exhibits`: what the program said while it was attacked, and the search for secrets in it.
 
 What was said: log lines of structlog and of the standard library, errors with their tracebacks, representations.
-Secret is every 32-byte value drawn from the operating system (private keys, data keys) and the payloads' marker, in any
-of the forms in which text can hold bytes.
+Secret is what is drawn from the operating system and has 32 bytes or more (private keys, data keys), and the payloads'
+marker, in any of the forms in which text can hold bytes.
 """
 
-import ast
 import base64
 import logging
 import re
@@ -23,12 +22,14 @@ from messaging.security import suite
 
 __all__ = ["Exhibits"]
 
+# Private keys and data keys have 32 bytes and more; ids and salts have fewer.
 _SECRET_BYTES: Final = 32
 # Enough of a secret to be no accident, little enough to be found where it was cut.
 _PIECE: Final = 12
 _HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * _PIECE},}}")
 _BASE64: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{4 * _PIECE // 3},}}")
-_LITERAL: Final = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+_ESCAPE: Final = re.compile(rb"\\x([0-9a-f]{2})|\\(.)", re.DOTALL)
+_ESCAPED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
 class Exhibits(logging.Handler):
@@ -76,7 +77,7 @@ class Exhibits(logging.Handler):
 
             def fresh(size: int) -> bytes:
                 found = drawn(size)
-                if size == _SECRET_BYTES:
+                if size >= _SECRET_BYTES:
                     self.secrets.add(found)
                 return found
 
@@ -97,7 +98,7 @@ class Exhibits(logging.Handler):
     def listening(self, *processors: Processor) -> Iterator[None]:
         """Take every log event inside; the processors see it after."""
         structlog.configure(
-            processors=[structlog.contextvars.merge_contextvars, self.log, *processors],
+            processors=[structlog.contextvars.merge_contextvars, self.log, *processors, _dropped],
             wrapper_class=structlog.make_filtering_bound_logger(0),
             cache_logger_on_first_use=False,
         )
@@ -122,12 +123,17 @@ class Exhibits(logging.Handler):
     def found(self, *markers: str) -> list[str]:
         """Return the texts that hold a secret or a marker, in whatever form."""
         words = [form for marker in markers for form in _forms(marker.encode())]
-        pieces = {secret[at : at + _PIECE] for secret in self.secrets for at in range(_SECRET_BYTES - _PIECE + 1)}
+        pieces = {secret[at : at + _PIECE] for secret in self.secrets for at in range(len(secret) - _PIECE + 1)}
         return [
             text
             for text in self.texts
             if any(word in text for word in words) or any(piece in pieces for piece in _pieces_of(text))
         ]
+
+
+def _dropped(_logger: Any, _method: str, _event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Print nothing."""
+    raise structlog.DropEvent
 
 
 def _forms(secret: bytes) -> Iterable[str]:
@@ -156,10 +162,17 @@ def _blobs_of(text: str) -> Iterator[bytes]:
         for shift in range(4):
             part = plain[shift : shift + (len(plain) - shift) // 4 * 4]
             yield base64.b64decode(part)
-    for found in _LITERAL.findall(text):
-        literal = ast.literal_eval(found)
-        assert isinstance(literal, bytes)
-        yield literal
     raw = text.encode("latin-1", errors="ignore")
-    if raw and not text.isascii():
-        yield raw
+    while b"\\" in raw:
+        # What was represented twice is escaped twice.
+        shorter = _ESCAPE.sub(_unescaped, raw)
+        yield shorter
+        raw = shorter if len(shorter) < len(raw) else b""
+    if not text.isascii():
+        yield text.encode("latin-1", errors="ignore")
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    if found[1] is not None:
+        return bytes.fromhex(found[1].decode())
+    return _ESCAPED.get(found[2], found[2])

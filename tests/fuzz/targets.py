@@ -1,0 +1,240 @@
+"""What the fuzzers call: one input in, and nothing but our own errors out.
+
+Most of an attacker's bytes die at the signature, so the openings also try what only a sender could make: each input
+says with its first byte which part of a message it is, and everything around that part is honestly sealed and signed.
+Keys and clock are fixed: an input that failed once fails again.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+import pytest
+
+from messaging.core.codec import decode_model, unpack
+from messaging.core.envelope import CODEC_RAW, Envelope, Kind
+from messaging.core.fault import Fault
+from messaging.core.topology import routing_key
+from messaging.errors import ConfigurationError, InvalidPayloadError, SealError
+from messaging.runtime.replaying import read_replay
+from messaging.security import passphrase, suite
+from messaging.security.bundle_format import sign_bundle, verify_bundle
+from messaging.security.content import split_fault
+from messaging.security.header import parse_header
+from messaging.security.keyblock import parse_block
+from messaging.security.keyfile import decode_keyring, encode_keyring
+from messaging.security.outer import Parts, join_parts, split_parts
+from messaging.security.packed import pack
+from messaging.security.strict_json import dump_json
+from messaging.security.suite import aead_seal
+from messaging.security.verified import Verified
+from tests.support.arena import GetOrder, OrderPlaced, PlaceOrder, envelope_of
+from tests.support.realm import EVERY_KIND, NAMES, Realm, resign
+
+__all__ = ["TARGETS", "bundle_target", "keyring_target", "open_target", "seeds"]
+
+# The cheapest that is accepted: guessing costs a fuzzer time and tells it nothing.
+CHEAP: Final = 1 << 10
+PASSPHRASE: Final = b"fuzz"
+
+
+@contextmanager
+def _fixed_chance() -> Iterator[None]:
+    """Let all that is drawn inside be the same in every process."""
+    drawn = 0
+
+    def fresh(size: int) -> bytes:
+        nonlocal drawn
+        drawn += 1
+        return hashlib.shake_256(drawn.to_bytes(8, "big")).digest(size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite, "fresh_bytes", fresh)
+        yield
+
+
+def _message(message: PlaceOrder | GetOrder | OrderPlaced) -> bytes:
+    made = REALM.envelope(**(envelope_of(message) | {"id": UUID(int=1 << 76)}))
+    return REALM.sealer(made.sender).seal(made, routing_key=routing_key(made.name, made.version))
+
+
+with _fixed_chance():
+    REALM: Final = Realm()
+    COMMAND: Final = _message(PlaceOrder())
+    REQUEST: Final = _message(GetOrder())
+    EVENT: Final = _message(OrderPlaced())
+    REPLY: Final = REALM.reply(REQUEST, payload=b"\x81\xa2ok\xc0", id=UUID(int=2 << 76))
+    REPLAY: Final = REALM.replay(COMMAND, id=UUID(int=3 << 76))
+    FAULT: Final = REALM.fault(COMMAND)
+    KEYRING: Final = encode_keyring(REALM.keyrings["orders"], passphrase=None)
+    SEALED_KEYRING: Final = encode_keyring(REALM.keyrings["orders"], passphrase=PASSPHRASE, cost=CHEAP)
+    BUNDLE: Final = REALM.change()
+
+ORDERS: Final = REALM.opener("orders")
+USERS: Final = REALM.opener("users")
+SIGNER: Final = REALM.signer("users")
+PARTS: Final = split_parts(COMMAND)
+
+
+def open_target(raw: bytes) -> None:
+    """Open what a sender could have made around one input.
+
+    Raises:
+        AssertionError: Something else happened than an acceptance or one of our refusals.
+    """
+    if raw:
+        _OPENINGS[raw[0] % len(_OPENINGS)](raw[1:])
+
+
+def _whole(body: bytes) -> None:
+    for opener in (ORDERS, USERS):
+        with _refusals():
+            opener.decrypt(opener.verify(body, kinds=EVERY_KIND))
+        opener.peek_reply(body)
+        with _refusals():
+            opener.verify_dead(body, service="orders")
+
+
+def _header(header: bytes) -> None:
+    with _refusals():
+        parsed = parse_header(header, names=NAMES, suites=frozenset({1}))
+        assert parsed.exp > parsed.iat
+    _whole(resign(COMMAND, SIGNER, header=header[:8_192]))
+
+
+def _block(block: bytes) -> None:
+    with _refusals():
+        assert parse_block(block[:24_576]).rows
+    _whole(resign(COMMAND, SIGNER, block=block[:30_000]))
+
+
+def _plaintext(plaintext: bytes) -> None:
+    """Seal the input as the content of a command, and do with it what the consumer does."""
+    envelope = _opened(plaintext)
+    if envelope is None:
+        return
+    with _refusals(InvalidPayloadError):
+        decode_model(PlaceOrder, envelope.payload, envelope.codec)
+    with _refusals(InvalidPayloadError):
+        Fault.from_map(unpack(envelope.payload, envelope.codec))
+    with _refusals(InvalidPayloadError):
+        _, fault = split_fault(envelope)
+        Fault.from_map(fault)
+
+
+def _inside_a_replay(original: bytes) -> None:
+    outer = ORDERS.verify(REPLAY, kinds=EVERY_KIND)
+    # The leaf that the wrapper names is that of whatever is inside: the operator itself may be the attacker.
+    with _refusals():
+        bound = replace(outer, header=replace(outer.header, bind=split_parts(original).leaf()))
+        _replayed(original, bound)
+
+
+def _replayed(original: bytes, outer: Verified) -> None:
+    for failed_before in (False, True):
+        with _refusals():
+            ORDERS.verify_replayed(original, outer, failed_before=failed_before)
+    with _refusals():
+        USERS.verify_own_original(original, outer)
+
+
+def _replay_headers(headers: bytes) -> None:
+    envelope = _opened(b"\x95\x03\x00" + headers + b"\xc4\x01x\xc4\x00")
+    if envelope is not None:
+        with _refusals():
+            assert read_replay(replace(envelope, codec=CODEC_RAW)).attempts >= 0
+
+
+def _header_of_another_kind(raw: bytes) -> None:
+    """Sign the input as the header of a message of whichever kind its first byte says."""
+    bases = {Kind.REQUEST: REQUEST, Kind.EVENT: EVENT, Kind.REPLY: REPLY, Kind.REPLAY: REPLAY, Kind.FAULT: FAULT}
+    kind = list(bases)[raw[0] % len(bases)] if raw else Kind.EVENT
+    sender = ORDERS.verify_archived(bases[kind]).sender
+    _whole(resign(bases[kind], REALM.signer(sender), header=raw[1:8_192]))
+
+
+def _opened(plaintext: bytes) -> Envelope | None:
+    verified = ORDERS.verify(COMMAND, kinds=EVERY_KIND)
+    known, _ = ORDERS._unwrapping._unwrapped(verified, REALM.stores["orders"].current)
+    content_key, _ = known.key.derive(verified.header.salt, verified.header.mid)
+    content = aead_seal(content_key, plaintext, block_digest=suite.sha256(PARTS.block), header=PARTS.header)
+    parts = Parts(PARTS.header, PARTS.block, content, bytes(64), 1, 0, b"")
+    signature = SIGNER.sign(suite.root_statement(SIGNER.kid, 1, parts.leaf()))
+    with _refusals():
+        return ORDERS.decrypt(ORDERS.verify(join_parts(replace(parts, signature=signature)), kinds=EVERY_KIND))
+    return None
+
+
+_OPENINGS: Final[tuple[Callable[[bytes], None], ...]] = (
+    _whole, _header, _block, _plaintext, _inside_a_replay, _replay_headers, _header_of_another_kind,
+)  # fmt: skip
+
+
+def bundle_target(raw: bytes) -> None:
+    """Verify an input as a bundle, and parse it as one that the root had signed.
+
+    Raises:
+        AssertionError: Something else happened than an acceptance or our own refusal.
+    """
+    roots = [REALM.root.public]
+    signed = suite.LABEL + b"bundle\0" + raw
+    for made in (raw, _packed_bundle(raw, REALM.root.sign(signed))):
+        with _refusals(ConfigurationError):
+            bundle = verify_bundle(made, roots=roots, threshold=1, realm="test")
+            assert bundle.version > 0
+
+
+def keyring_target(raw: bytes) -> None:
+    """Read an input as a key file, in clear and with a passphrase.
+
+    Raises:
+        AssertionError: Something else happened than an acceptance or our own refusal.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        # A cost within the real bound is only slow.
+        patch.setattr(passphrase, "SCRYPT_COST_MAX", CHEAP)
+        for secret in (None, PASSPHRASE):
+            with _refusals(ConfigurationError):
+                assert decode_keyring(raw, passphrase=secret).signing
+
+
+def _packed_bundle(content: bytes, signature: bytes) -> bytes:
+    return pack([content, [[REALM.root.kid, signature]]])
+
+
+@contextmanager
+def _refusals(*also: type[Exception]) -> Iterator[None]:
+    """Let our refusals pass, and nothing else."""
+    with suppress(SealError, *also):
+        yield
+
+
+def seeds() -> dict[str, dict[str, bytes]]:
+    """Return the first inputs of each fuzzer, by name."""
+    whole = {"command": COMMAND, "request": REQUEST, "event": EVENT, "reply": REPLY, "replay": REPLAY, "fault": FAULT}
+    opens = {f"whole-{name}": b"\x00" + body for name, body in whole.items()}
+    opens |= {
+        "header": b"\x01" + PARTS.header,
+        "block": b"\x02" + PARTS.block,
+        "plaintext": b"\x03\x95\x00\x00\x80\xc4\x07\x81\xa4note\xc0\xc4\x00",
+        "plaintext-json": b'\x03\x95\x01\x00\x80\xc4\x0c{"note":"x"}\xc4\x00',
+        "inside-a-replay": b"\x04" + COMMAND,
+        "replay-headers": b"\x05\x84\xa6reason\xa1x\xa5force\xc3\xa7replays\x01\xa8attempts\x02",
+    }
+    for place, name in enumerate(("request", "event", "reply", "replay", "fault")):
+        opens[f"header-{name}"] = b"\x06" + bytes((place,)) + split_parts(whole[name]).header
+    return {
+        "open": opens,
+        "bundle": {"signed": BUNDLE, "content": dump_json(REALM.payload), "small": sign_bundle({}, [REALM.root])},
+        "keyring": {"clear": KEYRING, "sealed": SEALED_KEYRING},
+    }
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "open": open_target,
+    "bundle": bundle_target,
+    "keyring": keyring_target,
+}
