@@ -19,7 +19,8 @@ from messaging.transports.base import Transport
 __all__ = ["Relay"]
 
 BATCH_ROWS: Final = 200
-LEASE_S: Final = 60.0
+# Twice a publish at its deadline. What a killed relay held waits as long, and a backlog is to drain within a minute.
+LEASE_S: Final = 30.0
 # After so many tries over hours, somebody must look at it.
 ATTEMPTS_MAX: Final = 100
 _POLL_S: Final = 1.0

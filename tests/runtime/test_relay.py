@@ -22,8 +22,10 @@ class Rows:
         self.postponed: list[tuple[int, float]] = []
         self.parked: list[int] = []
         self.outages = 0
+        self.lease_s = 0.0
 
     async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
+        self.lease_s = lease_s
         if self.outages:
             self.outages -= 1
             raise StoreUnavailableError("the database does not answer")
@@ -88,6 +90,17 @@ async def test_a_command_that_nobody_handles_waits_longer_each_time(transport: M
     await a_relay(rows, transport).relay_once()
 
     assert rows.postponed == [(1, 1.0), (2, 8.0), (3, 60.0)]
+
+
+async def test_what_a_killed_relay_held_is_free_within_half_a_minute_but_not_while_it_publishes(
+    transport: MemoryTransport,
+) -> None:
+    rows = Rows(a_row(1))
+    relay = a_relay(rows, transport)
+
+    await relay.relay_once()
+
+    assert 2 * relay._timeout_s <= rows.lease_s <= 30.0
 
 
 async def test_an_event_that_nobody_hears_is_done(transport: MemoryTransport) -> None:
