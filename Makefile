@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast attacks fuzz check coverage clean setup broker broker-if-possible postgres
+.PHONY: help demo test test-fast chaos attacks fuzz check coverage clean setup broker broker-if-possible postgres
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ test: ## run all tests, on a real RabbitMQ and PostgreSQL, with coverage
 
 test-fast: setup ## run the tests that need no broker and no database server
 	@$(PYTEST) -m "not broker and not postgres"
+
+chaos: ## kill workers, brokers, links and databases under load and judge what is left (SMOKE=1: a short selection)
+	@$(MAKE) --no-print-directory -j3 setup broker postgres
+	@CHAOS_SMOKE=$(SMOKE) $(PYTEST) -v --tb=short tests/chaos $(if $(SMOKE),-m smoke)
 
 attacks: ## try every attack of the catalogue, on a real RabbitMQ too, and write docs/attacks.md
 	@$(MAKE) --no-print-directory -j2 setup broker

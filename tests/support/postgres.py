@@ -16,7 +16,7 @@ from typing import Final
 
 from messaging.cli.broker_probe import free_port
 
-__all__ = ["POSTGRES_HINT", "find_postgres_folder", "run_postgres"]
+__all__ = ["POSTGRES_HINT", "PrivatePostgres", "find_postgres_folder", "run_postgres", "run_private_postgres"]
 
 POSTGRES_HINT: Final = (
     "no PostgreSQL here: install it (Debian: `apt-get install postgresql`) or set MESSAGING_TEST_POSTGRES "
@@ -35,6 +35,45 @@ def find_postgres_folder() -> Path | None:
     return None if found is None else Path(found).resolve().parent
 
 
+class PrivatePostgres:
+    """A server with its own data and port, which may be killed and started again.
+
+    Args:
+        programs: Folder of `initdb` and `pg_ctl`.
+        folder: Home of everything it writes.
+    """
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs = programs
+        self._folder = folder
+        self._port = free_port()
+        self._guard: subprocess.Popen[bytes] | None = None
+        _run(programs / "initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", folder / "data")
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"postgresql+asyncpg://postgres@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories= -c fsync=off"
+        log = self._folder / "server.log"
+        self._control("-l", log, "-o", options, "start")
+        self._guard = _start_guard(int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
+
+    def stop(self) -> None:
+        """End it at once: sessions break, what was not committed is gone."""
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *arguments: object) -> None:
+        _run(self._programs / "pg_ctl", "-D", self._folder / "data", "-w", "-t", "30", *arguments)
+
+
 @contextmanager
 def run_postgres() -> Iterator[str]:
     """Run a private server for the time of the block and give its URL.
@@ -42,6 +81,13 @@ def run_postgres() -> Iterator[str]:
     Raises:
         RuntimeError: it is not installed or did not start; the message carries the end of its log.
     """
+    with run_private_postgres() as server:
+        yield server.url
+
+
+@contextmanager
+def run_private_postgres() -> Iterator[PrivatePostgres]:
+    """As `run_postgres`, and give the server itself, to be killed and started again."""
     programs = find_postgres_folder()
     if programs is None:
         raise RuntimeError(POSTGRES_HINT)
@@ -51,18 +97,12 @@ def run_postgres() -> Iterator[str]:
         if os.geteuid() == 0:
             account = pwd.getpwnam("postgres")
             os.chown(folder, account.pw_uid, account.pw_gid)
-        port = free_port()
-        _run(programs / "initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", folder / "data")
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c fsync=off"
-        log = folder / "server.log"
-        _run(programs / "pg_ctl", "-D", folder / "data", "-l", log, "-w", "-t", "30", "-o", options, "start")
-        guard = _start_guard(int((folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
+        server = PrivatePostgres(programs, folder)
+        server.start()
         try:
-            yield f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            guard.kill()
-            guard.communicate()
-            _run(programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "30", "-m", "immediate", "stop")
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,6 +1,8 @@
 """A TCP proxy between a client and a broker, to cut, to hold back, and to refuse: what networks do."""
 
 import asyncio
+import socket
+import struct
 from types import TracebackType
 from typing import Final, Self
 
@@ -26,6 +28,8 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._answers = asyncio.Event()
         self._answers.set()
+        self._words = asyncio.Event()
+        self._words.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -56,6 +60,13 @@ class TcpProxy:
         for task in tuple(self._tasks):
             task.cancel()
 
+    def reset(self) -> None:
+        """As `cut`, with a TCP reset instead of an end: both sides get an error."""
+        for writer in tuple(self._writers):
+            # Linger of no time: closing sends RST.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.cut()
+
     async def cut_and_wait(self) -> None:
         """As `cut`, and return once those connections have ended."""
         doomed = tuple(self._tasks)
@@ -67,9 +78,14 @@ class TcpProxy:
         """Keep back what the broker says from now on; what clients say still gets through."""
         self._answers.clear()
 
+    def hold_words(self) -> None:
+        """Keep back what clients say from now on; what the broker says still gets through."""
+        self._words.clear()
+
     def release(self) -> None:
-        """Let through what was kept back, and all that follows."""
+        """Let through what was kept back in either direction, and all that follows."""
         self._answers.set()
+        self._words.set()
 
     async def aclose(self) -> None:
         """End everything."""
@@ -104,8 +120,7 @@ class TcpProxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
         try:
             while data := await reader.read(_CHUNK_BYTES):
-                if is_answer:
-                    await self._answers.wait()
+                await (self._answers if is_answer else self._words).wait()
                 writer.write(data)
                 await writer.drain()
         except OSError:

@@ -1,0 +1,92 @@
+"""The history of a run: a JSON line when an operation begins and one when it ends, so a killed writer loses none."""
+
+import json
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TextIO
+from uuid import UUID
+
+__all__ = ["Operation", "Outcome", "What", "Writer", "read_history"]
+
+
+class What(StrEnum):
+    """Which operation."""
+
+    APPLY = "apply"
+    SPOIL = "spoil"
+    KILL = "kill"
+    ASK = "ask"
+    TRANSFER = "transfer"
+
+
+class Outcome(StrEnum):
+    """How the call ended."""
+
+    CONFIRMED = "confirmed"  # it returned: the broker has the command, or the answer is here
+    UNKNOWN = "unknown"  # it raised, and the message may be on its way all the same
+    OPEN = "open"  # no end was written: the caller died
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One call.
+
+    Attributes:
+        op_id: Its id, and that of its message.
+        what: Which.
+        outcome: How it ended.
+        began_s: When, Unix seconds.
+        took_s: How long each try took at most, seconds.
+        error: Class of the last error; empty when it succeeded.
+    """
+
+    op_id: UUID
+    what: What
+    outcome: Outcome
+    began_s: float
+    took_s: float = 0.0
+    error: str = ""
+
+
+class Writer:
+    """Appends lines, each in the file before the next act."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def begin(self, op_id: UUID, what: What) -> None:
+        """Note that a call begins."""
+        self._write({"op": str(op_id), "what": what, "at": time.time()})
+
+    def end(self, op_id: UUID, outcome: Outcome, *, took_s: float, error: str = "") -> None:
+        """Note how it ended."""
+        self._write({"op": str(op_id), "outcome": outcome, "took_s": round(took_s, 3), "error": error})
+
+    def _write(self, line: dict[str, object]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def read_history(path: Path) -> dict[UUID, Operation]:
+    """Return the operations of a file; a last line that was cut off is left out."""
+    begun: dict[UUID, dict[str, object]] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        begun.setdefault(UUID(found["op"]), {}).update(found)
+    return {op_id: _operation(op_id, line) for op_id, line in begun.items() if "what" in line}
+
+
+def _operation(op_id: UUID, line: dict[str, object]) -> Operation:
+    return Operation(
+        op_id=op_id,
+        what=What(str(line["what"])),
+        outcome=Outcome(str(line.get("outcome", Outcome.OPEN))),
+        began_s=float(str(line["at"])),
+        took_s=float(str(line.get("took_s", 0))),
+        error=str(line.get("error", "")),
+    )

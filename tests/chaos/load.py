@@ -1,0 +1,140 @@
+"""The load: a process of its own that calls the chaos service without a pause and writes down what it was told.
+
+`python -m tests.chaos.load history.jsonl --seed 1 --rate 40 --mix '{"apply": 20, "ask": 2}'`. Ends in order on SIGTERM:
+no new calls, and every open one has its end written. A call whose outcome is unknown is repeated under the same id, as
+applications do.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from messaging import MessagingError, Service
+from tests.chaos.contract import Apply, Ask, Kill, Spoil, Transfer
+from tests.chaos.history import Outcome, What, Writer
+
+__all__ = ["CALL_TIMEOUT_S", "Load"]
+
+CALL_TIMEOUT_S: Final = 5.0
+_OPEN_MAX: Final = 256
+_TRIES: Final = 4
+_AGAIN_S: Final = 0.5
+
+
+class Load:
+    """Calls at a rate.
+
+    Args:
+        service: Who calls.
+        writer: The history.
+        chance: Decides what is called; its seed makes a run repeatable as far as a run can be.
+        mix: Weight of each operation.
+        accounts: How many accounts transfers are between.
+        flaky: Share of commands whose first runs fail.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        writer: Writer,
+        *,
+        chance: random.Random,
+        mix: Mapping[What, int],
+        accounts: int = 0,
+        flaky: float = 0.0,
+    ) -> None:
+        self._service = service
+        self._writer = writer
+        self._chance = chance
+        self._mix = mix
+        self._accounts = accounts
+        self._flaky = flaky
+        self._room = asyncio.Semaphore(_OPEN_MAX)
+
+    async def run(self, *, rate: float, limit: int, stopping: asyncio.Event) -> None:
+        """Call until told to stop, or `limit` times if that is not 0."""
+        done = 0
+        async with asyncio.TaskGroup() as calls:
+            while not stopping.is_set() and not 0 < limit <= done:
+                await self._room.acquire()
+                what = self._chance.choices(list(self._mix), list(self._mix.values()))[0]
+                calls.create_task(self._call(UUID(int=self._chance.getrandbits(128), version=4), what))
+                done += 1
+                await asyncio.sleep(self._chance.expovariate(rate))
+
+    async def _call(self, op_id: UUID, what: What) -> None:
+        self._writer.begin(op_id, what)
+        call = self._prepared(op_id, what)
+        longest_s, outcome, error = 0.0, Outcome.UNKNOWN, ""
+        try:
+            for _ in range(_TRIES):
+                began_s = time.monotonic()
+                outcome, error = await self._try(call, op_id)
+                longest_s = max(longest_s, time.monotonic() - began_s)
+                if outcome is Outcome.CONFIRMED:
+                    break
+                await asyncio.sleep(_AGAIN_S)
+        finally:
+            self._writer.end(op_id, outcome, took_s=longest_s, error=error)
+            self._room.release()
+
+    async def _try(self, call: Apply | Spoil | Kill | Transfer | Ask, op_id: UUID) -> tuple[Outcome, str]:
+        try:
+            if isinstance(call, Ask):
+                await self._service.request(call, message_id=op_id, timeout=CALL_TIMEOUT_S)
+            else:
+                await self._service.send(call, message_id=op_id, timeout=CALL_TIMEOUT_S)
+        except MessagingError as error:
+            return Outcome.UNKNOWN, type(error).__name__
+        return Outcome.CONFIRMED, ""
+
+    def _prepared(self, op_id: UUID, what: What) -> Apply | Spoil | Kill | Transfer | Ask:
+        match what:
+            case What.APPLY:
+                is_flaky = self._chance.random() < self._flaky
+                return Apply(op_id=op_id, fails=self._chance.randint(1, 3) if is_flaky else 0)
+            case What.SPOIL:
+                return Spoil(op_id=op_id)
+            case What.KILL:
+                return Kill(op_id=op_id)
+            case What.ASK:
+                return Ask(op_id=op_id)
+            case What.TRANSFER:
+                source, target = self._chance.sample(range(self._accounts), 2)
+                return Transfer(op_id=op_id, source=source, target=target, cents=self._chance.randint(1, 1_000))
+
+
+async def _main(arguments: argparse.Namespace) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    mix = {What(what): weight for what, weight in json.loads(arguments.mix).items()}
+    with arguments.history.open("a") as file:
+        async with Service("load") as service:
+            load = Load(
+                service,
+                Writer(file),
+                chance=random.Random(arguments.seed),  # noqa: S311 - repeatable, nothing is secret
+                mix=mix,
+                accounts=arguments.accounts,
+                flaky=arguments.flaky,
+            )
+            await load.run(rate=arguments.rate, limit=arguments.limit, stopping=stopping)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("history", type=Path)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--mix", required=True)
+    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--accounts", type=int, default=0)
+    parser.add_argument("--flaky", type=float, default=0.0)
+    asyncio.run(_main(parser.parse_args()))

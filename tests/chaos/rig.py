@@ -1,0 +1,377 @@
+"""The rig: a private broker behind a TCP proxy, processes that are killed, a load, and the oracle at the end.
+
+Each run has a namespace, keys, a database and a seed of its own. It has four parts: the load flows and the test does
+its worst; faults end and dead workers are replaced; `recovered`, when every live worker is fed and new work is done
+within a minute (I4); `judged`, when the load ends, the backlog drains within a minute (I4), and the oracle speaks.
+"""
+
+import asyncio
+import json
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from messaging import MessagingError, Settings
+from messaging.ambient import real_ambient
+from messaging.assembly import Operator, open_operator
+from messaging.cli.broker_node import PrivateNode
+from messaging.cli.broker_probe import free_port
+from messaging.core.topology import Subscriptions
+from messaging.security.development_files import Contract, init_development
+from tests.chaos.findings import Finding
+from tests.chaos.history import Outcome, What, read_history
+from tests.chaos.ledger import Did, Ledger
+from tests.chaos.load import CALL_TIMEOUT_S
+from tests.chaos.oracle import Judgement, Letter, judge
+from tests.chaos.programs import Program, Worker
+from tests.chaos.worker import chaos, witness
+from tests.support.installation import ROOT
+from tests.support.proxy import TcpProxy
+
+__all__ = ["DEFAULT_MIX", "Rig", "open_rig"]
+
+OPERATOR: Final = "ops:tester"
+# What the design promises; the waits themselves are as long again, so that a miss is a figure and no hang.
+RECOVERY_S: Final = 60.0
+DRAIN_S: Final = 60.0
+# A call may be late by what a busy machine takes to wake a process.
+LATE_SLACK_S: Final = 15.0
+DEFAULT_MIX: Final[Mapping[What, int]] = {What.APPLY: 20, What.ASK: 3, What.SPOIL: 1}
+_LOOK_S: Final = 0.25
+_SERVICES: Final = ("chaos", "witness")
+_END_TIMEOUT_S: Final = 90.0
+
+Condition = Callable[[], Awaitable[bool]]
+Description = Callable[[], Awaitable[str]]
+
+
+class Rig:
+    """One run; made by `open_rig`.
+
+    Args:
+        node: The broker.
+        proxy: The way that workers take to it.
+        operator: A direct way to it, for looking.
+        ledger: The database of the workers.
+        folder: Home of everything that is written.
+        environment: Of all processes.
+        seed: Of chance.
+    """
+
+    def __init__(
+        self,
+        node: PrivateNode,
+        proxy: TcpProxy,
+        operator: Operator,
+        ledger: Ledger,
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        seed: int,
+    ) -> None:
+        self.node = node
+        self.proxy = proxy
+        self.operator = operator
+        self.ledger = ledger
+        self.folder = folder
+        self.seed = seed
+        self.chance = random.Random(seed)  # noqa: S311 - repeatable, nothing is secret
+        self.history_file = folder / "history.jsonl"
+        self.workers: list[Worker] = []
+        self.gone: list[Worker] = []
+        self.recovery_s = 0.0
+        self._environment = dict(environment)
+        self._loads: list[Program] = []
+
+    # ---- processes
+
+    async def start(self, service: str = "chaos", count: int = 1, **variables: str) -> list[Worker]:
+        """Start workers of a service and wait until they are fed; `variables` are further settings."""
+        started = [self._worker(service, variables) for _ in range(count)]
+        await asyncio.gather(*(worker.ready() for worker in started))
+        return started
+
+    async def kill(self, worker: Worker) -> None:
+        """End a worker at once."""
+        await asyncio.to_thread(worker.kill)
+        self._note_gone(worker)
+
+    async def died(self, worker: Worker, *, within_s: float = _END_TIMEOUT_S) -> int:
+        """Wait for a worker's end; returns its exit code, negative for a signal."""
+        code = await worker.ended(within_s)
+        self._note_gone(worker)
+        return code
+
+    async def replace_dead(self) -> int:
+        """Start a worker for each that has died, as a supervisor does; returns how many."""
+        dead = [worker for worker in self.workers if not worker.is_running]
+        for worker in dead:
+            await self.died(worker)
+        await asyncio.gather(*(self.start(worker.service) for worker in dead))
+        return len(dead)
+
+    def of(self, service: str) -> list[Worker]:
+        """Return the running workers of a service."""
+        return [worker for worker in self.workers if worker.service == service and worker.is_running]
+
+    @property
+    def _proxied(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.proxy.port}/"
+
+    def _worker(self, service: str, variables: Mapping[str, str]) -> Worker:
+        number = len(self.workers) + len(self.gone)
+        worker = Worker(
+            service,
+            environment={**self._environment, "MESSAGING_BROKER_URL": self._proxied, **variables},
+            port=free_port(),
+            log_file=self.folder / f"{service}-{number}.log",
+        )
+        self.workers.append(worker)
+        return worker
+
+    def _note_gone(self, worker: Worker) -> None:
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self.gone.append(worker)
+
+    # ---- load
+
+    async def load(
+        self,
+        *,
+        rate: float = 40.0,
+        limit: int = 0,
+        accounts: int = 0,
+        flaky: float = 0.04,
+        mix: Mapping[What, int] = DEFAULT_MIX,
+        through_proxy: bool = False,
+    ) -> None:
+        """Start a load and wait until the first work is done.
+
+        Args:
+            rate: Calls per second.
+            limit: End after so many calls; 0: flow until the end.
+            accounts: How many accounts transfers are between.
+            flaky: Share of commands whose first runs fail.
+            mix: Weight of each operation.
+            through_proxy: Whether it shares the workers' way to the broker.
+        """
+        arguments = [
+            *(
+                "tests.chaos.load",
+                str(self.history_file),
+                "--seed",
+                str(self.seed + len(self._loads)),
+                "--rate",
+                str(rate),
+            ),
+            *("--limit", str(limit), "--accounts", str(accounts), "--mix", json.dumps(mix)),
+            *("--flaky", str(flaky)),
+        ]
+        environment = {**self._environment, **({"MESSAGING_BROKER_URL": self._proxied} if through_proxy else {})}
+        self._loads.append(Program(arguments, environment=environment, log_file=self.folder / "load.log"))
+        await self._until(self._works_since(0.0), _END_TIMEOUT_S, what="first work was done")
+
+    async def load_ended(self, timeout_s: float) -> None:
+        """Wait for loads with a limit."""
+        for load in self._loads:
+            assert await load.ended(timeout_s) == 0, load.last_words()
+
+    async def end_load(self) -> None:
+        """End the loads in order."""
+        for load in self._loads:
+            load.signal(signal.SIGTERM)
+        await self.load_ended(_END_TIMEOUT_S)
+
+    # ---- after the fault
+
+    async def recovered(self) -> float:
+        """Wait from now, the moment of healing, until every live worker is fed and new work is done (I4); seconds."""
+        began_s, since_s = time.monotonic(), time.time()
+        await self._until(self._is_fed, 2 * RECOVERY_S, what="every live worker was fed")
+        if any(load.is_running for load in self._loads):
+            await self._until(self._works_since(since_s), 2 * RECOVERY_S, what="new work was done")
+        self.recovery_s = time.monotonic() - began_s
+        assert self.recovery_s <= RECOVERY_S, f"I4: recovery took {self.recovery_s:.1f} s (seed {self.seed})"
+        return self.recovery_s
+
+    async def judged(self, fault: str, *, expect: tuple[str, ...] = ()) -> tuple[Finding, Judgement]:
+        """End the load, let the backlog drain (I4), ask the oracle, and demand that every invariant holds.
+
+        Args:
+            fault: Name of the run in the report.
+            expect: Problems that this run must show; of everything else there must be none.
+        """
+        drain_s = await self.drained()
+        judgement = await self.judgement()
+        found = Finding(
+            fault=fault,
+            seed=self.seed,
+            messages=judgement.messages,
+            confirmed=judgement.confirmed,
+            duplicates=self.duplicates(),
+            twice=len(judgement.twice),
+            lost=len(judgement.lost | judgement.unheard),
+            dead=judgement.dead,
+            recovery_s=self.recovery_s,
+            drain_s=drain_s,
+            held=set(judgement.problems) == set(expect) and drain_s <= DRAIN_S,
+        )
+        return found, judgement
+
+    async def drained(self) -> float:
+        """End the load and wait until nothing is under way (I4); seconds."""
+        await self.end_load()
+        began_s = time.monotonic()
+        await self._until(self._is_drained, 2 * DRAIN_S, what=self._backlog)
+        return time.monotonic() - began_s
+
+    async def judgement(self) -> Judgement:
+        """Ask the oracle about what there is now."""
+        return judge(
+            read_history(self.history_file),
+            await self.ledger.counts(),
+            await self.letters(),
+            deadline_s=CALL_TIMEOUT_S + LATE_SLACK_S,
+        )
+
+    async def letters(self) -> list[Letter]:
+        """Return the dead letters of all services."""
+        return [
+            Letter(id=letter.id, message_id=letter.message_id, service=service, error=letter.fault.error)
+            for service in _SERVICES
+            for letter in await self.operator.dead_letters.list(service)
+        ]
+
+    def duplicates(self) -> int:
+        """Return how many deliveries the inboxes dropped because their message had run."""
+        return sum(
+            event["event"] == "delivery.skipped" and str(event.get("code", "")).startswith("duplicate")
+            for worker in (*self.workers, *self.gone)
+            for event in worker.events()
+        )
+
+    async def unsettled(self) -> int:
+        """Return how many deliveries consumers hold, over all queues of the run."""
+        listed = await asyncio.to_thread(
+            self.node.ctl, "list_queues", "name", "messages_unacknowledged", "--formatter", "json", timeout_s=90
+        )
+        prefix = self.operator.names.namespace + "."
+        return sum(row["messages_unacknowledged"] for row in json.loads(listed) if row["name"].startswith(prefix))
+
+    async def _is_fed(self) -> bool:
+        for service, part in (("chaos", "commands"), ("chaos", "requests"), ("witness", "events")):
+            depth = await self.operator.transport.depth(self.operator.names.queue(service, part))
+            if depth is None or depth.consumers != len(self.of(service)):
+                return False
+        return all(await asyncio.gather(*(worker.is_ready() for worker in self.workers if worker.is_running)))
+
+    def _works_since(self, since_s: float) -> Condition:
+        async def works() -> bool:
+            history = read_history(self.history_file)
+            wanted = {
+                op_id
+                for op_id, found in history.items()
+                if found.began_s >= since_s and found.outcome is Outcome.CONFIRMED and found.what is not What.SPOIL
+            }
+            counts = await self.ledger.counts()
+            return any(op_id in counts[did] for did in Did if did is not Did.HEARD for op_id in wanted)
+
+        return works
+
+    async def _is_drained(self) -> bool:
+        if await self._waiting():
+            return False
+        judgement = await self.judgement()
+        if judgement.lost or judgement.unheard:
+            # Nothing waits, but somebody may hold it: only when nobody does it is lost.
+            return await self.unsettled() == 0 and not await self._waiting()
+        return True
+
+    async def _waiting(self) -> dict[str, int]:
+        names, depths = self.operator.names, dict[str, int]()
+        queues = [names.queue("chaos", "commands"), names.queue("witness", "events"), names.queue("chaos", "requests")]
+        queues += [names.rung(service, delay_ms) for service in _SERVICES for delay_ms in (1_000, 5_000)]
+        for queue in queues:
+            depth = await self.operator.transport.depth(queue)
+            depths[queue] = 0 if depth is None else depth.messages
+        for service in _SERVICES:
+            depths[f"outbox of {service}"] = await self.ledger.waiting(service)
+        return {name: count for name, count in depths.items() if count}
+
+    async def _backlog(self) -> str:
+        return f"the backlog drained; waiting: {await self._waiting()}"
+
+    async def _until(self, holds: Condition, timeout_s: float, *, what: str | Description) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not await self._holds(holds):
+            if time.monotonic() > deadline_s:
+                missed = what if isinstance(what, str) else await what()
+                raise AssertionError(f"I4: not within {timeout_s:.0f} s: {missed} (seed {self.seed})")
+            await asyncio.sleep(_LOOK_S)
+
+    @staticmethod
+    async def _holds(holds: Condition) -> bool:
+        try:
+            return await holds()
+        except (MessagingError, DBAPIError, OSError):
+            # A broker or a database that is down answers nothing.
+            return False
+
+    def stop(self) -> None:
+        """End every process."""
+        for program in (*self.workers, *self._loads):
+            program.kill()
+
+
+@asynccontextmanager
+async def open_rig(
+    node: PrivateNode, folder: Path, *, seed: int, database_url: str = "", **variables: str
+) -> AsyncIterator[Rig]:
+    """Lend a rig without processes; all that are started end with the block.
+
+    Args:
+        node: A broker that runs.
+        folder: Home of everything that is written.
+        seed: Of chance.
+        database_url: Of the workers; default: a SQLite file.
+        **variables: Further environment of all processes.
+    """
+    print(f"seed {seed}, folder {folder}")  # noqa: T201 - what repeats this run
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    namespace = f"chaos-{seed}-{real_ambient().new_id().hex[24:]}"
+    settings = Settings(broker_url=node.url, keys=folder / "keys", namespace=namespace, connect_timeout_s=60.0)
+    contracts = {service.name: Contract(handles=service.subscriptions) for service in (chaos, witness)}
+    contracts["load"] = Contract(handles=Subscriptions())
+    init_development(folder / "keys", contracts, ambient=real_ambient(), operator=OPERATOR)
+    database_url = database_url or f"sqlite+aiosqlite:///{folder / 'chaos.db'}"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "MESSAGING_BROKER_URL": node.url,
+        "MESSAGING_KEYS": str(folder / "keys"),
+        "MESSAGING_NAMESPACE": namespace,
+        "MESSAGING_HEARTBEAT_S": "5",
+        "MESSAGING_CONNECT_TIMEOUT_S": "60",
+        "CHAOS_DATABASE_URL": database_url,
+        **variables,
+    }
+    engine = create_async_engine(database_url, pool_pre_ping=True)
+    ledger = Ledger(engine)
+    try:
+        await ledger.create()
+        async with TcpProxy("127.0.0.1", node.port) as proxy, open_operator(settings, OPERATOR) as operator:
+            rig = Rig(node, proxy, operator, ledger, folder=folder, environment=environment, seed=seed)
+            try:
+                yield rig
+            finally:
+                await asyncio.to_thread(rig.stop)
+    finally:
+        await engine.dispose()

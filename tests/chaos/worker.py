@@ -1,0 +1,98 @@
+"""The services under fire: `chaos` notes effects and publishes, `witness` notes what it hears.
+
+Run by `messaging run tests.chaos.worker:chaos`. Three variables say how: `CHAOS_DATABASE_URL`; `CHAOS_INBOX`, `sql` or
+`memory`, the latter with effects in a transaction of the handler's own, as an application without a durable store has
+them; `CHAOS_NARROW`, a pool of connections as small as that.
+"""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from messaging import Context, Reject, RetryPolicy, Service
+from messaging.stores.sql import SqlStore
+from tests.chaos.contract import Applied, Apply, Ask, Kill, Spoil, Transfer
+from tests.chaos.ledger import ACCOUNTS, Did, noted
+
+__all__ = ["chaos", "witness"]
+
+RETRY = RetryPolicy(immediate=1, delays_s=(1.0, 5.0))
+WORKER = str(os.getpid())
+
+
+@asynccontextmanager
+async def open_store(_service: Service) -> AsyncIterator[tuple[object, ...]]:
+    """Open the database; without a durable inbox handlers get the engine alone."""
+    url = os.environ["CHAOS_DATABASE_URL"]
+    sizes = {} if url.startswith("sqlite") else {"pool_size": 16, "max_overflow": 16, "pool_pre_ping": True}
+    engine = create_async_engine(url, **sizes)
+    try:
+        yield (engine,) if os.environ.get("CHAOS_INBOX") == "memory" else (SqlStore(engine), engine)
+    finally:
+        await engine.dispose()
+
+
+chaos = Service("chaos", lifespan=open_store, retry=RETRY)
+witness = Service("witness", lifespan=open_store, retry=RETRY)
+
+
+async def note(context: Context, op_id: UUID, did: Did) -> None:
+    """Note an effect in the handler's transaction, or in one of its own if the library has none."""
+    if os.environ.get("CHAOS_INBOX") == "memory":
+        async with context.resource(AsyncEngine).begin() as connection:
+            await connection.execute(noted(op_id, did, WORKER))
+        return
+    await context.resource(AsyncSession).execute(noted(op_id, did, WORKER))
+
+
+@chaos.on_command(Apply)
+async def apply(command: Apply, context: Context) -> None:
+    """Note, tell, and fail the first times if that is wanted, after the effect: it must be undone."""
+    await note(context, command.op_id, Did.APPLIED)
+    await context.publish(Applied(op_id=command.op_id))
+    if context.attempt <= command.fails:
+        raise RuntimeError(f"run {context.attempt} of {command.fails} that fail")
+
+
+@chaos.on_command(Spoil)
+async def spoil(command: Spoil, context: Context) -> None:
+    """Note, and reject: nothing of it may stay."""
+    await note(context, command.op_id, Did.APPLIED)
+    raise Reject("spoilt")
+
+
+@chaos.on_command(Kill)
+async def kill(command: Kill, context: Context) -> None:
+    """Note, and die."""
+    await note(context, command.op_id, Did.APPLIED)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@chaos.on_command(Transfer)
+async def transfer(command: Transfer, context: Context) -> None:
+    """Move the money; the lower account first, so that two transfers never wait for each other."""
+    session = context.resource(AsyncSession)
+    moves = sorted([(command.source, -command.cents), (command.target, command.cents)])
+    for number, cents in moves:
+        moved = update(ACCOUNTS).where(ACCOUNTS.c.number == number).values(cents=ACCOUNTS.c.cents + cents)
+        await session.execute(moved)
+    await note(context, command.op_id, Did.TRANSFERRED)
+    await context.publish(Applied(op_id=command.op_id))
+
+
+@chaos.on_request(Ask)
+async def answer(request: Ask, context: Context) -> str:
+    """Note, and say who did."""
+    await note(context, request.op_id, Did.ANSWERED)
+    return WORKER
+
+
+@witness.on_event(Applied)
+async def hear(event: Applied, context: Context) -> None:
+    """Note that the news arrived."""
+    await note(context, event.op_id, Did.HEARD)
