@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +9,6 @@ import structlog
 
 from messaging.core.retry import RetryPolicy
 from messaging.core.topology import Subscriptions
-from messaging.errors import MessagingError
 from messaging.runtime.admission import Intake
 from messaging.runtime.consumer import Consumer
 from messaging.runtime.failpoint import Failpoint
@@ -77,7 +75,8 @@ class Engine:
         self._transport = parts.transport
         self._drain_timeout_s = limits.drain_timeout_s
         self._rungs = [names.rung(self._service, delay_ms) for delay_ms in parts.subscriptions.rungs_ms]
-        self._background = Tasks()
+        self._relaying = Tasks()
+        self._purging = Tasks()
         self._store = store
         self._relay = (
             None
@@ -128,8 +127,8 @@ class Engine:
         """
         self._consumer.resources = resources
         if self._relay is not None and self._store is not None:
-            self._background.spawn(self._relay.run(), name=f"{self._service} relay")
-            self._background.spawn(_purge(self._store), name=f"{self._service} purge")
+            self._relaying.spawn(self._relay.run(), name=f"{self._service} relay")
+            self._purging.spawn(_purge(self._store), name=f"{self._service} purge")
         for intake in self._intakes:
             await intake.start()
 
@@ -139,13 +138,12 @@ class Engine:
         stops = (intake.stop(timeout_s=self._drain_timeout_s) for intake in self._intakes)
         if not all(await asyncio.gather(*stops)):
             log.warning("service.drain_timed_out", service=self._service, timeout_s=self._drain_timeout_s)
-        # What the last handlers committed leaves now, or with the next process.
-        await self._background.cancel()
+        await self._purging.cancel()
         if self._relay is not None:
-            with suppress(TimeoutError, MessagingError):
-                async with asyncio.timeout(_LAST_RELAY_S):
-                    while await self._relay.relay_once():
-                        pass
+            # What the last handlers committed leaves now, or with the next process.
+            self._relay.finish()
+            await self._relaying.drain(timeout_s=_LAST_RELAY_S)
+            await self._relaying.cancel()
 
     @property
     def is_idle(self) -> bool:

@@ -47,6 +47,7 @@ class Relay:
         self._timeout_s = min(timeout_s, LEASE_S / 2)
         self._wanted = asyncio.Event()
         self._is_idle = True
+        self._is_finishing = False
 
     @property
     def is_idle(self) -> bool:
@@ -57,8 +58,13 @@ class Relay:
         """Say that rows were committed."""
         self._wanted.set()
 
+    def finish(self) -> None:
+        """Let `run` end once the outbox is empty: what was published is deleted too, or it would leave twice."""
+        self._is_finishing = True
+        self._wanted.set()
+
     async def run(self) -> None:
-        """Relay for ever; cancelled at shutdown, after which the lease runs out or another process goes on."""
+        """Relay until told to finish; if it is cut off, its lease runs out and another process goes on."""
         while True:
             try:
                 count = await self.relay_once()
@@ -66,8 +72,11 @@ class Relay:
                 log.warning("outbox.unavailable", reason=str(error))
                 count = 0
             self._is_idle = count == 0
-            if count == 0:
-                await self._rest()
+            if count or self._wanted.is_set():
+                continue
+            if self._is_finishing:
+                return
+            await self._rest()
 
     async def relay_once(self) -> int:
         """Publish one batch; returns how many rows were looked at."""

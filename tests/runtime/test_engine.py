@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from messaging import Context, Fault, RetryPolicy, Service
 from messaging.runtime import consumer
-from messaging.runtime.tasks import Tasks
 from messaging.security.trust import TrustStore
 from messaging.stores.base import StoreUnavailableError
 from messaging.stores.sql import SqlStore
@@ -343,9 +342,6 @@ async def test_what_was_committed_last_leaves_before_the_service_is_closed(store
     durable = Durable(store)
 
     async with Stage(durable.service, a_listener(heard)) as stage:
-        relay = durable.service._engine._relay  # type: ignore[union-attr]
-        assert relay is not None
-        durable.service._engine._background = Tasks()  # type: ignore[union-attr]
         await stage.send(PlaceOrder(number=1), sender="users")
         await eventually(lambda: durable.runs == [1])
         await durable.service.stop()

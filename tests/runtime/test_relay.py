@@ -140,3 +140,30 @@ async def test_it_wakes_on_a_commit_and_outlives_an_outage_of_the_store(transpor
 
     assert not woken_idle
     assert transport.broker.bodies("q") == [b"x"]
+
+
+async def test_told_to_finish_it_ends_what_it_has_begun_and_empties_the_outbox(transport: MemoryTransport) -> None:
+    rows = Rows(a_row(1, body=b"one"))
+    relay = a_relay(rows, transport)
+    running = asyncio.create_task(relay.run())
+    # The first publish is under way.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    rows.waiting.append(a_row(2, body=b"two"))
+    relay.finish()
+    await asyncio.wait_for(running, 5.0)
+
+    assert rows.waiting == []
+    assert transport.broker.bodies("q") == [b"one", b"two"]
+
+
+async def test_told_to_finish_without_a_store_it_does_not_wait_for_one(transport: MemoryTransport) -> None:
+    rows = Rows(a_row(1))
+    rows.outages = 1_000
+    relay = a_relay(rows, transport)
+
+    relay.finish()
+    await asyncio.wait_for(relay.run(), 5.0)
+
+    assert len(rows.waiting) == 1
