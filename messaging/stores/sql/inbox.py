@@ -207,6 +207,7 @@ class SqlInbox:
         with mapped():
             insert = self._database.insert(INBOX).values(**_columns(key), **values).on_conflict_do_nothing()
             # Waits for a concurrent duplicate; as the first statement it opens the transaction.
+            reply = None
             is_new = (await unit.session.execute(insert)).rowcount == 1  # type: ignore[attr-defined]
             if is_new:
                 decision = judge(RowState.ABSENT, same_leaf=True, replay=replaying)
@@ -215,12 +216,11 @@ class SqlInbox:
                 decision = judge(RowState(row.state), same_leaf=row.leaf == leaf, replay=replaying)
                 if decision is Decision.RUN:
                     await unit.session.execute(update(INBOX).where(_is(key)).values(**values, reply=None))
-                elif decision is Decision.DROP:
-                    await unit.close()
-                    return Reservation(key=key, decision=decision, reply=row.reply)
+                else:
+                    reply = row.reply
         if decision is not Decision.RUN:
             await unit.close()
-            return Reservation(key=key, decision=decision)
+            return Reservation(key=key, decision=decision, reply=reply)
         return Reservation(key=key, decision=decision, leaf=leaf, expires_at_ms=expires_at_ms, unit=unit)
 
 

@@ -87,6 +87,15 @@ async def test_a_kept_reply_answers_the_repeated_request(store: SqlStore) -> Non
     assert again.reply == b"answer"
 
 
+async def test_a_repeated_request_is_sealed_anew_and_gets_the_kept_reply_all_the_same(store: SqlStore) -> None:
+    message = key()
+    await store.inbox.complete(await reserve(store.inbox, message), reply=b"answer")
+
+    again = await reserve(store.inbox, message, leaf=OTHER)
+
+    assert (again.decision, again.reply) == (Decision.OTHER_BYTES, b"answer")
+
+
 async def test_a_failed_message_runs_again_only_as_a_replay(store: SqlStore) -> None:
     message, wrapper = key(), key()
     await store.inbox.fail(await reserve(store.inbox, message))
