@@ -38,6 +38,8 @@ class Intake:
         self._settler = settler
         self._prefetch = prefetch
         self._width = 1
+        # How many deliveries must still end well before the next widening.
+        self._alone = 1
         self._is_resizing = False
         self._is_narrowing = False
         self._is_replacing = False
@@ -102,7 +104,8 @@ class Intake:
         except BaseException:
             await self._settler.abandon(handling)
             raise
-        if handling.delivery.delivery_count < SUSPECT_DELIVERIES and self._width < self._prefetch:
+        self._alone -= 1
+        if self._alone <= 0 and handling.delivery.delivery_count < SUSPECT_DELIVERIES and self._width < self._prefetch:
             self._resize(self._prefetch)
 
     def _resize(self, width: int) -> None:
@@ -110,6 +113,10 @@ class Intake:
             return
         self._is_resizing = True
         self._is_narrowing = width < self._width
+        if self._is_narrowing:
+            # Each narrowing raises the counts of the neighbours; opening up at once would meet the next suspect and
+            # drive innocent messages, given back by a few restarts, to the fuse.
+            self._alone = self._prefetch
         self._width = width
         self._chores.spawn(self._resized(width), name=f"{self.queue} prefetch {width}")
 

@@ -34,20 +34,19 @@ async def running(stage: Stage, service: Service) -> AsyncIterator[Service]:
         await service.stop()
 
 
-async def age(stage: Stage, body: bytes, *, times: int) -> None:
-    """Let a message of the commands queue come back so often, as if its workers had died."""
+async def age(stage: Stage, *bodies: bytes, times: int) -> None:
+    """Let messages of the commands queue come back so often, as if their workers had died."""
     transport = MemoryTransport(stage.broker, ambient=stage.clock.ambient)
     await transport.connect()
-    seen = 0
+    seen = dict.fromkeys(bodies, 0)
 
     def reject(delivery: Delivery) -> None:
-        nonlocal seen
-        if delivery.body == body and seen < times:
-            seen += 1
+        if seen.get(delivery.body, times) < times:
+            seen[delivery.body] += 1
             delivery.reject()
 
     await transport.consume(stage.names.queue("orders", "commands"), reject, prefetch=0)
-    await eventually(lambda: seen == times)
+    await eventually(lambda: set(seen.values()) == {times})
     await transport.aclose()
 
 
@@ -157,6 +156,30 @@ async def test_what_a_fresh_channel_brings_while_it_still_opens_runs_too(
 
         async with running(stage, orders):
             await eventually(lambda: ran == set(range(20)))
+
+    assert logs.events.count("consumer.narrowed") == 1
+
+
+async def test_several_that_came_back_narrow_once_and_drive_nobody_to_the_fuse(logs: Logs) -> None:
+    orders = Service("orders")
+    ran: set[int] = set()
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        await asyncio.sleep(0)
+        ran.add(command.number)
+
+    async with Stage() as stage:
+        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
+        stage.trust.join("orders", orders.subscriptions)
+        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(60)]
+        for body in bodies:
+            stage.inject("orders", "commands", body)
+        await age(stage, *bodies[10::10], times=SUSPECT_DELIVERIES)
+
+        async with running(stage, orders):
+            await eventually(lambda: ran == set(range(60)))
+        assert stage.depth("orders", "dead") == 0
 
     assert logs.events.count("consumer.narrowed") == 1
 
