@@ -10,6 +10,7 @@ from enum import Enum
 
 from messaging.security.keys import EncryptionKey, VerifyKey
 from messaging.security.policy import Policy
+from messaging.security.suite import SUITE_1
 
 __all__ = ["OPS_GROUP", "EncryptionEntry", "KeyState", "SigningEntry", "TrustBundle", "missing_keys"]
 
@@ -73,7 +74,7 @@ class TrustBundle:
         version: Rises with every change.
         issued_at_ms: When it was signed.
         expires_at_ms: Until when it may be relied on.
-        suites: Suites in use; senders take the first.
+        suites: Suites that receivers accept; senders take the first.
         max_lifetime_ms: Longest life of a message.
         signing: Signing keys by sender and key id.
         encryption: Encryption keys by recipient: service, operator, group.
@@ -96,6 +97,11 @@ class TrustBundle:
     generation: bytes
 
     @property
+    def suite(self) -> int:
+        """The suite that senders seal in."""
+        return self.suites[0]
+
+    @property
     def services(self) -> tuple[str, ...]:
         """The services it knows, sorted."""
         return tuple(sorted(name for name in self.signing if ":" not in name))
@@ -116,14 +122,20 @@ class TrustBundle:
             kid for kid, entry in entries.items() if entry.state is KeyState.ACTIVE and entry.covers(now_ms)
         )
 
-    def active_encryption_keys(self, rid: str, *, now_ms: int) -> tuple[EncryptionKey, ...]:
-        """Return the keys that a recipient's data keys are wrapped to now."""
-        entries = self.encryption.get(rid, ())
-        return tuple(entry.key for entry in entries if entry.state is KeyState.ACTIVE and entry.covers(now_ms))
+    def active_encryption_keys(self, rid: str, *, now_ms: int, suite: int = SUITE_1) -> tuple[EncryptionKey, ...]:
+        """Return the keys of a suite that a recipient's data keys are wrapped to now."""
+        return tuple(
+            entry.key
+            for entry in self.encryption.get(rid, ())
+            if entry.key.suite == suite and entry.state is KeyState.ACTIVE and entry.covers(now_ms)
+        )
 
-    def gives(self, rid: str, rkid: bytes) -> bool:
-        """Tell whether a recipient must still be able to open what is wrapped to this key."""
-        return any(entry.key.kid == rkid and entry.state.is_accepted for entry in self.encryption.get(rid, ()))
+    def gives(self, rid: str, rkid: bytes, *, suite: int = SUITE_1) -> bool:
+        """Tell whether a recipient must still be able to open what is wrapped to this key in a suite."""
+        return any(
+            entry.key.kid == rkid and entry.key.suite == suite and entry.state.is_accepted
+            for entry in self.encryption.get(rid, ())
+        )
 
     def is_addressed(self, identity: str, rid: str) -> bool:
         """Tell whether rows for `rid` are for this service or operator: its own, or a group's it belongs to."""

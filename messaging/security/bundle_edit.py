@@ -113,11 +113,11 @@ def with_part(content: Content, part: PublicPart) -> Content:
     section = _section(changed, part.identity)
     state = "next" if part.identity in section else "active"
     entry = section.setdefault(part.identity, {"sign": [], "enc": []})
-    _add_keys(entry["sign"], suite.ED25519, part.signing, state)
-    _add_keys(entry["enc"], suite.X25519, part.encryption, state)
+    _add_keys(entry["sign"], part.signing, state)
+    _add_keys(entry["enc"], part.encryption, state)
     for group, keys in part.groups.items():
         known = changed["groups"].setdefault(group, {"enc": [], "members": []})
-        _add_keys(known["enc"], suite.X25519, keys, state)
+        _add_keys(known["enc"], keys, state)
         if part.identity not in known["members"]:
             known["members"] = sorted([*known["members"], part.identity])
     return changed
@@ -231,12 +231,10 @@ def _section(content: Content, identity: str) -> dict[str, Any]:
     return section
 
 
-def _add_keys(
-    entries: list[Content], algorithm: int, keys: Sequence[VerifyKey] | Sequence[EncryptionKey], state: str
-) -> None:
+def _add_keys(entries: list[Content], keys: Sequence[VerifyKey] | Sequence[EncryptionKey], state: str) -> None:
     known = {entry["kid"] for entry in entries}
     entries += [
-        {**key_entry(key.kid, algorithm, key.raw), "state": state} for key in keys if key.kid.hex() not in known
+        {**key_entry(key.kid, key.algorithm, key.raw), "state": state} for key in keys if key.kid.hex() not in known
     ]
 
 

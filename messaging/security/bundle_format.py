@@ -9,7 +9,7 @@ from messaging.errors import ConfigurationError, MalformedError
 from messaging.security import suite
 from messaging.security.bundle import OPS_GROUP, EncryptionEntry, KeyState, SigningEntry, TrustBundle
 from messaging.security.keyblock import is_recipient
-from messaging.security.keys import SIGNATURE_BYTES, EncryptionKey, SigningKey, VerifyKey
+from messaging.security.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, EncryptionKey, SigningKey, VerifyKey
 from messaging.security.packed import pack, unpack
 from messaging.security.policy import Escrow, Policy, ReplayGrant, Rule, is_pattern
 from messaging.security.strict_json import Fields, dump_json, load_json
@@ -34,6 +34,9 @@ REALM_MAX: Final = 64
 DEVELOPMENT_REALM: Final = "dev-"
 
 _STATEMENT: Final = suite.LABEL + b"bundle\0"
+# First and last algorithm that a key of a role may have.
+_SIGN: Final = (suite.ED25519, suite.ED25519)
+_ENCRYPT: Final = (suite.X25519, suite.XWING)
 _RULE_KINDS: Final = {kind.word: kind for kind in (Kind.COMMAND, Kind.EVENT, Kind.REQUEST)}
 _STATES: Final = {state.value: state for state in KeyState if state is not KeyState.COMPROMISED}
 _REVOKED: Final = {"compromise": KeyState.COMPROMISED, "retired": KeyState.RETIRED}
@@ -186,9 +189,10 @@ class _Parser:
 
     def _suites(self) -> tuple[int, ...]:
         suites = self._fields.items("suites")
-        if suites != [suite.SUITE_1] or type(suites[0]) is not int:
-            self._fields.refuse(f"suites are {suites!r}; this version speaks suite 1 alone")
-        return (suite.SUITE_1,)
+        known = all(type(number) is int and number in suite.SUITES for number in suites)
+        if not suites or not known or len(set(suites)) != len(suites):
+            self._fields.refuse(f"suites are {suites!r}; name one or more of {sorted(suite.SUITES)}, each once")
+        return tuple(suites)
 
     def _read_revoked(self) -> None:
         for entry in self._fields.objects("revoked"):
@@ -213,9 +217,9 @@ class _Parser:
                 listed.refuse(f"{name!r} breaks the grammar of names")
             entry = listed.object(name)
             signing[name] = {
-                found.key.kid: found for found in self._keys(entry, "sign", suite.ED25519, VerifyKey, SigningEntry)
+                found.key.kid: found for found in self._keys(entry, "sign", _SIGN, VerifyKey, SigningEntry)
             }
-            encryption[name] = self._keys(entry, "enc", suite.X25519, EncryptionKey, EncryptionEntry)
+            encryption[name] = self._keys(entry, "enc", _ENCRYPT, EncryptionKey, EncryptionEntry)
             entry.end()
 
     def _read_groups(
@@ -227,7 +231,7 @@ class _Parser:
             if not name.startswith("group:") or not is_recipient(name):
                 listed.refuse(f"{name!r} cannot name a group: use group: and a service-like name")
             entry = listed.object(name)
-            encryption[name] = self._keys(entry, "enc", suite.X25519, EncryptionKey, EncryptionEntry)
+            encryption[name] = self._keys(entry, "enc", _ENCRYPT, EncryptionKey, EncryptionEntry)
             members[name] = frozenset(entry.texts("members"))
             self._check_known(entry, members[name], known)
             entry.end()
@@ -237,29 +241,34 @@ class _Parser:
         self,
         owner: Fields,
         section: str,
-        algorithm: int,
+        algorithms: tuple[int, int],
         key_type: Callable[..., Any],
         entry_type: Callable[..., _Entry],
     ) -> tuple[_Entry, ...]:
-        return tuple(self._key(entry, algorithm, key_type, entry_type) for entry in owner.objects(section))
+        return tuple(self._key(entry, algorithms, key_type, entry_type) for entry in owner.objects(section))
 
     def _key(
-        self, fields: Fields, algorithm: int, key_type: Callable[..., Any], entry_type: Callable[..., _Entry]
+        self,
+        fields: Fields,
+        algorithms: tuple[int, int],
+        key_type: Callable[..., Any],
+        entry_type: Callable[..., _Entry],
     ) -> _Entry:
-        kid, raw = fields.octets("kid", 8), fields.octets("pub", 32)
-        fields.integer("alg", lowest=algorithm, highest=algorithm)
+        algorithm = fields.integer("alg", lowest=algorithms[0], highest=algorithms[1])
+        kid, raw = fields.octets("kid", 8), fields.octets("pub", PUBLIC_KEY_BYTES[algorithm])
         state, first, last = (
             fields.text("state"), fields.optional_integer("not_before"), fields.optional_integer("not_after")
         )  # fmt: skip
         fields.end()
-        key = key_type(raw, realm=self._realm)
+        key: Any = key_type(raw, realm=self._realm)
         if key.kid != kid:
             fields.refuse(f"key id {kid.hex()} is not that of its key, {key.kid.hex()}")
         if state not in _STATES:
             fields.refuse(f"state {state!r} is not among {', '.join(_STATES)}")
-        if raw in self._seen or kid in self._seen:
+        # A key inside a hybrid one counts as itself: X25519 of suite 1 is no half of suite 2.
+        if not self._seen.isdisjoint((kid, *key.parts)):
             fields.refuse(f"key {kid.hex()} serves twice; every role of every service has a key of its own")
-        self._seen |= {raw, kid}
+        self._seen |= {kid, *key.parts}
         # A revocation outranks the state: it may have been added by somebody who could not change the entry.
         current = self._revoked.get(kid, _STATES[state])
         return entry_type(key=key, state=current, not_before_ms=first, not_after_ms=last)

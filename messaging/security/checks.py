@@ -21,6 +21,7 @@ from messaging.errors import (
     SignatureError,
     StaleMessageError,
     UnknownKeyError,
+    UnsupportedError,
 )
 from messaging.security import merkle, suite
 from messaging.security.bundle import KeyState, SigningEntry, TrustBundle
@@ -60,7 +61,7 @@ class Checks:
         trust: The bundle in force.
         names: The namespace.
         ambient: Gives the time.
-        suites: Accepted suites.
+        suites: Accepted suites; the bundle in force may accept fewer.
     """
 
     def __init__(self, trust: TrustStore, names: Names, *, ambient: Ambient, suites: frozenset[int]) -> None:
@@ -92,6 +93,26 @@ class Checks:
         if len(parts.content) > CONTENT_MAX and header.address.kind not in _WRAPPING:
             raise MalformedError(f"the content has {len(parts.content)} bytes; at most {CONTENT_MAX} are allowed")
         return Claim(body, parts, header)
+
+    def suite_refusal(self, claim: Claim, bundle: TrustBundle) -> SealError | None:
+        """Step 3, its end: return why the suite may not be used. What only looks at old messages does not ask."""
+        found = claim.header.address.suite
+        if found in bundle.suites:
+            return None
+        return UnsupportedError(
+            f"suite {found} is not among those of trust bundle version {bundle.version}: {list(bundle.suites)}",
+            disposition=Disposition.LAG if claim.is_ahead_of(bundle) else Disposition.UNAUTHENTIC,
+        )
+
+    def check_suite(self, claim: Claim, bundle: TrustBundle) -> None:
+        """Refuse a suite that the bundle in force does not accept, before anything else is asked.
+
+        Raises:
+            UnsupportedError: The bundle does not list it.
+        """
+        refusal = self.suite_refusal(claim, bundle)
+        if refusal is not None:
+            raise refusal
 
     def time_refusal(self, claim: Claim, bundle: TrustBundle) -> SealError | None:
         """Step 5: return why the message is not of now."""

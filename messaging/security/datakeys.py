@@ -103,12 +103,20 @@ class SendKeys:
         secret, dek_id = suite.fresh_bytes(DATA_KEY_BYTES), suite.fresh_bytes(16)
         rows: list[Row] = []
         for rid in recipients:
-            keys = bundle.active_encryption_keys(rid, now_ms=self._ambient.now_ms())
+            keys = bundle.active_encryption_keys(rid, now_ms=self._ambient.now_ms(), suite=bundle.suite)
             if not keys:
-                raise ConfigurationError(missing_keys(rid, bundle, what="active encryption key"))
+                # Whatever other keys there are: falling back would let one recipient weaken what the bundle demands.
+                what = f"active suite {bundle.suite} encryption key"
+                raise ConfigurationError(missing_keys(rid, bundle, what=what))
             for key in keys:
                 info = suite.wrap_info(
-                    sender=self._sender, skid=signer.kid, rid=rid, rkid=key.kid, dek_id=dek_id, made_at_ms=issued_at_ms
+                    suite=bundle.suite,
+                    sender=self._sender,
+                    skid=signer.kid,
+                    rid=rid,
+                    rkid=key.kid,
+                    dek_id=dek_id,
+                    made_at_ms=issued_at_ms,
                 )
                 rows.append(Row(rid, key.kid, key.wrap(secret, info)))
         if len(rows) > ROWS_MAX:

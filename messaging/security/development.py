@@ -4,7 +4,7 @@ Real keys, a really signed bundle and the real policy checks: only who signs is 
 to everybody known, operators may do everything, and every store sees a new bundle at once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from messaging.core.ambient import Ambient
@@ -15,10 +15,18 @@ from messaging.security.bundle import OPS_GROUP
 from messaging.security.bundle_format import DEVELOPMENT_REALM, sign_bundle
 from messaging.security.keyring import Keyring
 from messaging.security.keys import DecryptionKey, SigningKey
-from messaging.security.suite import ED25519, X25519, fresh_bytes
+from messaging.security.suite import SUITE_1, fresh_bytes
 from messaging.security.trust import TrustStore
 
-__all__ = ["LIFE_MS", "MAX_LIFETIME_S", "DevelopmentTrust", "development_payload", "identity_entry", "key_entry"]
+__all__ = [
+    "LIFE_MS",
+    "MAX_LIFETIME_S",
+    "DevelopmentTrust",
+    "development_payload",
+    "encryption_entry",
+    "identity_entry",
+    "key_entry",
+]
 
 LIFE_MS: Final = 14 * 24 * 3_600_000
 MAX_LIFETIME_S: Final = 7 * 24 * 3600
@@ -33,13 +41,15 @@ class DevelopmentTrust:
 
     Args:
         ambient: Gives the time.
+        suites: Suites of its bundles; everybody has a key of each.
     """
 
-    def __init__(self, *, ambient: Ambient) -> None:
+    def __init__(self, *, ambient: Ambient, suites: Sequence[int] = (SUITE_1,)) -> None:
         self._ambient = ambient
+        self._suites = tuple(suites)
         self._realm = DEVELOPMENT_REALM + fresh_bytes(8).hex()
         self._root = SigningKey.generate(self._realm)
-        self._group_key = DecryptionKey.generate(self._realm)
+        self._group_keys = tuple(DecryptionKey.generate(self._realm, suite) for suite in self._suites)
         self._keyrings: dict[str, Keyring] = {}
         self._stores: dict[str, TrustStore] = {}
         self._subscribe: dict[str, list[str]] = {}
@@ -83,9 +93,9 @@ class DevelopmentTrust:
     def _add(self, identity: str) -> None:
         if identity in self._keyrings:
             return
-        keyring = Keyring.generate(identity, realm=self._realm, roots=(self._root.public,))
+        keyring = Keyring.generate(identity, realm=self._realm, roots=(self._root.public,), suites=self._suites)
         if keyring.is_operator:
-            keyring = keyring.with_group(OPS_GROUP, (self._group_key,))
+            keyring = keyring.with_group(OPS_GROUP, self._group_keys)
         self._keyrings[identity] = keyring
         self._stores[identity] = TrustStore(keyring, ambient=self._ambient)
 
@@ -99,9 +109,10 @@ class DevelopmentTrust:
             version=self._version,
             issued_at_ms=self._ambient.now_ms(),
             identities={keyring.service: identity_entry(keyring) for keyring in keyrings},
-            group_keys=[key_entry(self._group_key.kid, X25519, self._group_key.public.raw)],
+            group_keys=[encryption_entry(key) for key in self._group_keys],
             send=send_rules((*services, *operators), services),
             subscribe=self._subscribe,
+            suites=self._suites,
         )
         raw = sign_bundle(payload, [self._root])
         for store in self._stores.values():
@@ -118,6 +129,7 @@ def development_payload(
     group_keys: list[Json],
     send: list[Json],
     subscribe: Mapping[str, Iterable[str]],
+    suites: Sequence[int] = (SUITE_1,),
 ) -> Json:
     """Return the content of a development bundle.
 
@@ -129,6 +141,7 @@ def development_payload(
         group_keys: Key entries of `group:ops`.
         send: Rules of `policy.send`.
         subscribe: Services by event.
+        suites: Suites in use, first that of senders.
     """
     services = {name: entry for name, entry in identities.items() if not is_operator(name)}
     operators = {name: entry for name, entry in identities.items() if is_operator(name)}
@@ -138,7 +151,7 @@ def development_payload(
         "version": version,
         "issued": issued_at_ms,
         "expires": issued_at_ms + LIFE_MS,
-        "suites": [1],
+        "suites": list(suites),
         "max_lifetime_s": MAX_LIFETIME_S,
         "services": services,
         "operators": operators,
@@ -173,9 +186,14 @@ def send_rules(senders: Iterable[str], owners: Iterable[str]) -> list[Json]:
 def identity_entry(keyring: Keyring) -> Json:
     """Return the public side of a keyring, all keys active."""
     return {
-        "sign": [key_entry(key.kid, ED25519, key.public.raw) for key in keyring.signing],
-        "enc": [key_entry(key.kid, X25519, key.public.raw) for key in keyring.decryption.values()],
+        "sign": [key_entry(key.kid, key.public.algorithm, key.public.raw) for key in keyring.signing],
+        "enc": [encryption_entry(key) for key in keyring.decryption.values()],
     }
+
+
+def encryption_entry(key: DecryptionKey) -> Json:
+    """Return the public side of a decryption key, active."""
+    return key_entry(key.kid, key.public.algorithm, key.public.raw)
 
 
 def key_entry(kid: bytes, algorithm: int, public: bytes) -> Json:

@@ -55,7 +55,6 @@ EVIDENCE_MAX_BYTES: Final = 64 * 1024 * 1024
 MESSAGE_KEY_BYTES: Final = 32
 GRACE_MS: Final = 24 * 3_600_000
 SKEW_MS: Final = 60_000
-_SUITES: Final = frozenset({1, 2})
 _EXCHANGE_AT: Final = 6
 
 
@@ -126,8 +125,9 @@ def look_at(body: bytes) -> Sighting:
         MalformedError, UnsupportedError: No sealed message.
     """
     parts = split_parts(body)
-    header = parse_header(parts.header, names=_names_in(parts.header), suites=_SUITES)
-    return Sighting(body=body, parts=parts, header=header, block=parse_block(parts.block), leaf=parts.leaf())
+    header = parse_header(parts.header, names=_names_in(parts.header), suites=suite.SUITES)
+    block = parse_block(parts.block, suite=header.address.suite)
+    return Sighting(body=body, parts=parts, header=header, block=block, leaf=parts.leaf())
 
 
 def prove(sighting: Sighting, bundle: TrustBundle) -> KeyState:
@@ -160,9 +160,10 @@ def message_key(sighting: Sighting, keyring: Keyring) -> bytes:
     header, block = sighting.header, sighting.block
     for row in block.rows:
         key = keyring.decryption_key(row.rid, row.rkid)
-        if key is None:
+        if key is None or key.suite != header.address.suite:
             continue
         info = suite.wrap_info(
+            suite=header.address.suite,
             sender=header.address.sender,
             skid=header.address.skid,
             rid=row.rid,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from messaging.core.names import is_operator, is_service
 from messaging.errors import Disposition, MalformedError
 from messaging.security.packed import pack, unpack
-from messaging.security.suite import WRAPPED_BYTES
+from messaging.security.suite import SUITE_1, WRAPPED_BYTES
 
 __all__ = ["ROWS_MAX", "KeyBlock", "Row", "is_recipient", "pack_block", "parse_block"]
 
@@ -29,7 +29,7 @@ class Row:
     Attributes:
         rid: Recipient: a service, an operator, or `group:<name>`.
         rkid: Id of the recipient's key.
-        wrapped: 80 bytes of suite 1.
+        wrapped: 80 bytes in suite 1, 1168 in suite 2.
     """
 
     rid: str
@@ -66,14 +66,18 @@ def pack_block(block: KeyBlock) -> bytes:
     return pack([block.dek_id, block.made_at_ms, [[row.rid, row.rkid, row.wrapped] for row in block.rows]])
 
 
-def parse_block(raw: bytes) -> KeyBlock:
+def parse_block(raw: bytes, *, suite: int = SUITE_1) -> KeyBlock:
     """Parse a block whose signature holds.
+
+    Args:
+        raw: The bytes.
+        suite: The message's: it says how long a wrapped key is.
 
     Raises:
         MalformedError: Any deviation from the one form; the message's content has failed.
     """
     fields = unpack(
-        raw, what="key block", array_max=ROWS_MAX, text_max=RECIPIENT_MAX, bytes_max=WRAPPED_BYTES,
+        raw, what="key block", array_max=ROWS_MAX, text_max=RECIPIENT_MAX, bytes_max=WRAPPED_BYTES[suite],
         disposition=Disposition.CONTENT,
     )  # fmt: skip
     if not (type(fields) is list and len(fields) == 3 and [type(field) for field in fields] == [bytes, int, list]):
@@ -81,7 +85,7 @@ def parse_block(raw: bytes) -> KeyBlock:
     dek_id, made_at_ms, rows = fields
     if len(dek_id) != ID_BYTES or made_at_ms < 0 or not rows:
         raise _malformed("the key block has no valid id, time or row")
-    block = KeyBlock(dek_id, made_at_ms, tuple(_parse_row(row) for row in rows))
+    block = KeyBlock(dek_id, made_at_ms, tuple(_parse_row(row, WRAPPED_BYTES[suite]) for row in rows))
     if any(
         not (left.rid, left.rkid) < (right.rid, right.rkid)
         for left, right in zip(block.rows, block.rows[1:], strict=False)
@@ -92,11 +96,11 @@ def parse_block(raw: bytes) -> KeyBlock:
     return block
 
 
-def _parse_row(row: Any) -> Row:
+def _parse_row(row: Any, wrapped_bytes: int) -> Row:
     if not (type(row) is list and [type(field) for field in row] == [str, bytes, bytes]):
         raise _malformed("a row of the key block is no array of recipient, key id and wrapped key")
     rid, rkid, wrapped = row
-    if not is_recipient(rid) or len(rkid) != KID_BYTES or len(wrapped) != WRAPPED_BYTES:
+    if not is_recipient(rid) or len(rkid) != KID_BYTES or len(wrapped) != wrapped_bytes:
         raise _malformed("a row of the key block has a recipient, key id or wrapped key of the wrong form")
     return Row(rid, rkid, wrapped)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from messaging.errors import ConfigurationError
 from messaging.security.keyring import Keyring
-from messaging.security.keys import KEY_BYTES, DecryptionKey, SigningKey, VerifyKey
+from messaging.security.keys import DECRYPTION_KEY_BYTES, KEY_BYTES, DecryptionKey, SigningKey, VerifyKey
 from messaging.security.passphrase import SCRYPT_COST, seal_secret, unseal_secret
 from messaging.security.private_files import read_private, write_file
 from messaging.security.strict_json import Fields, dump_json, load_json
@@ -121,7 +121,8 @@ def _keyring(fields: Fields, realm: str, service: str, roots: tuple[bytes, ...],
 
 
 def _decryption_keys(fields: Fields, listed: list[Any], realm: str) -> dict[bytes, DecryptionKey]:
-    keys = [DecryptionKey(fields.as_octets(key, KEY_BYTES), realm=realm) for key in listed]
+    sizes = tuple(DECRYPTION_KEY_BYTES.values())
+    keys = [DecryptionKey(fields.as_octets(key, *sizes), realm=realm) for key in listed]
     return {key.kid: key for key in keys}
 
 

@@ -12,6 +12,7 @@ from messaging.errors import ConfigurationError
 from messaging.security.bundle import KeyState, TrustBundle, missing_keys
 from messaging.security.bundle_format import DEVELOPMENT_REALM, check_realm
 from messaging.security.keys import DecryptionKey, SigningKey, VerifyKey
+from messaging.security.suite import SUITE_1
 
 __all__ = ["Keyring", "check_keyring"]
 
@@ -51,14 +52,22 @@ class Keyring:
             )
 
     @classmethod
-    def generate(cls, service: str, *, realm: str, roots: Sequence[VerifyKey], threshold: int = 1) -> "Keyring":
-        """Make fresh keys for a service or operator."""
-        key = DecryptionKey.generate(realm)
+    def generate(
+        cls,
+        service: str,
+        *,
+        realm: str,
+        roots: Sequence[VerifyKey],
+        threshold: int = 1,
+        suites: Sequence[int] = (SUITE_1,),
+    ) -> "Keyring":
+        """Make fresh keys for a service or operator, with one encryption key of each suite."""
+        keys = [DecryptionKey.generate(realm, suite) for suite in suites]
         return cls(
             service=service,
             realm=realm,
             signing=(SigningKey.generate(realm),),
-            decryption={key.kid: key},
+            decryption={key.kid: key for key in keys},
             roots=tuple(roots),
             threshold=threshold,
         )

@@ -16,7 +16,7 @@ from messaging.errors import AudienceError, ConfigurationError, Disposition, Pol
 from messaging.security.bundle import KeyState, TrustBundle
 from messaging.security.checks import Checks, Claim
 from messaging.security.keyring import Keyring
-from messaging.security.suite import SUITE_1, same
+from messaging.security.suite import SUITES, same
 from messaging.security.trust import TrustStore
 from messaging.security.unwrapping import Unwrapping
 from messaging.security.verified import ExpectedReply, Verified, VerifiedDead
@@ -39,7 +39,7 @@ class Opener:
         names: The namespace.
         ambient: Gives the time.
         subscriptions: What the service handles.
-        suites: Accepted suites.
+        suites: Accepted suites, of those of the bundle in force.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Opener:
         *,
         ambient: Ambient,
         subscriptions: Subscriptions = Subscriptions(),  # noqa: B008 - a frozen value
-        suites: frozenset[int] = frozenset({SUITE_1}),
+        suites: frozenset[int] = SUITES,
     ) -> None:
         self._identity = keyring.service
         self._ambient = ambient
@@ -74,6 +74,7 @@ class Opener:
         checks = self._checks
         claim = checks.parse(body)
         bundle = checks.bundle()
+        checks.check_suite(claim, bundle)
         refusal = self._place_refusal(claim, bundle, kinds, queue) or checks.time_refusal(claim, bundle)
         return checks.concluded(claim, refusal, bundle=bundle)
 
@@ -125,6 +126,7 @@ class Opener:
         if not answers:
             raise AudienceError(f"it is not the reply to the pending {expected.typ!r}")
         bundle = checks.bundle()
+        checks.check_suite(claim, bundle)
         return checks.concluded(claim, checks.time_refusal(claim, bundle), bundle=bundle)
 
     def verify_own_original(self, original: bytes, fault: Verified) -> Verified:
@@ -168,7 +170,8 @@ class Opener:
 
         def refusal(claim: Claim, bundle: TrustBundle) -> SealError | None:
             return (
-                self._replay_place_refusal(claim, outer, bundle)
+                self._checks.suite_refusal(claim, bundle)
+                or self._replay_place_refusal(claim, outer, bundle)
                 or self._replay_time_refusal(claim, failed_before=failed_before, force=force)
                 or self._replay_grant_refusal(claim, outer, bundle, force=force)
                 or self._replay_key_refusal(claim, bundle, failed_before=failed_before)

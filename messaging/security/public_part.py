@@ -12,7 +12,7 @@ from messaging.core.names import is_sender
 from messaging.errors import ConfigurationError
 from messaging.security import suite
 from messaging.security.keyring import Keyring
-from messaging.security.keys import KEY_BYTES, SIGNATURE_BYTES, EncryptionKey, VerifyKey
+from messaging.security.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, EncryptionKey, VerifyKey
 from messaging.security.strict_json import Fields, dump_json, load_json
 
 __all__ = ["PublicPart", "export_part", "fingerprint", "import_part", "part_of"]
@@ -87,10 +87,10 @@ def import_part(raw: bytes, *, realm: str, where: str = "public part") -> Public
     part = PublicPart(
         identity=identity,
         realm=realm,
-        signing=tuple(VerifyKey(raw, realm=realm) for raw in _keys(fields, "sign", suite.ED25519)),
-        encryption=tuple(EncryptionKey(raw, realm=realm) for raw in _keys(fields, "enc", suite.X25519)),
+        signing=tuple(VerifyKey(raw, realm=realm) for raw in _keys(fields, "sign", suite.ED25519, suite.ED25519)),
+        encryption=tuple(EncryptionKey(raw, realm=realm) for raw in _keys(fields, "enc", suite.X25519, suite.XWING)),
         groups={
-            name: tuple(EncryptionKey(raw, realm=realm) for raw in _keys(groups, name, suite.X25519))
+            name: tuple(EncryptionKey(raw, realm=realm) for raw in _keys(groups, name, suite.X25519, suite.XWING))
             for name in groups.names()
         },
     )
@@ -111,22 +111,22 @@ def _content(part: PublicPart) -> dict[str, object]:
         "v": VERSION,
         "realm": part.realm,
         "identity": part.identity,
-        "sign": _entries(suite.ED25519, part.signing),
-        "enc": _entries(suite.X25519, part.encryption),
-        "groups": {group: _entries(suite.X25519, keys) for group, keys in part.groups.items()},
+        "sign": _entries(part.signing),
+        "enc": _entries(part.encryption),
+        "groups": {group: _entries(keys) for group, keys in part.groups.items()},
     }
 
 
-def _entries(algorithm: int, keys: Sequence[VerifyKey] | Sequence[EncryptionKey]) -> list[dict[str, Any]]:
-    return [{"alg": algorithm, "kid": key.kid.hex(), "pub": key.raw.hex()} for key in keys]
+def _entries(keys: Sequence[VerifyKey] | Sequence[EncryptionKey]) -> list[dict[str, Any]]:
+    return [{"alg": key.algorithm, "kid": key.kid.hex(), "pub": key.raw.hex()} for key in keys]
 
 
-def _keys(fields: Fields, name: str, algorithm: int) -> list[bytes]:
+def _keys(fields: Fields, name: str, first: int, last: int) -> list[bytes]:
     keys: list[bytes] = []
     for entry in fields.objects(name):
-        entry.integer("alg", lowest=algorithm, highest=algorithm)
+        algorithm = entry.integer("alg", lowest=first, highest=last)
         entry.octets("kid", 8)
-        keys.append(entry.octets("pub", KEY_BYTES))
+        keys.append(entry.octets("pub", PUBLIC_KEY_BYTES[algorithm]))
         entry.end()
     return keys
 

@@ -186,7 +186,7 @@ class Sealer:
     def _found_way(self, envelope: Envelope, routing_key: str, bundle: TrustBundle) -> _Way:
         signer = self._signer(bundle)
         address = Address(
-            suite=suite.SUITE_1,
+            suite=bundle.suite,
             kind=envelope.kind,
             typ=envelope.type,
             sender=envelope.sender,

@@ -78,14 +78,14 @@ class Fields:
         """Take bytes of an exact size, written in lower-case hex."""
         return self.as_octets(self._take(name, str), size)
 
-    def as_octets(self, value: object, size: int) -> bytes:
-        """Return bytes of an exact size from their lower-case hex."""
+    def as_octets(self, value: object, *sizes: int) -> bytes:
+        """Return bytes of one of the exact sizes from their lower-case hex."""
         try:
             raw = bytes.fromhex(value) if type(value) is str else b""
         except ValueError:
             raw = b""
-        if len(raw) != size or raw.hex() != value:
-            self.refuse(f"expected {size} bytes in lower-case hex, found {value!r}")
+        if len(raw) not in sizes or raw.hex() != value:
+            self.refuse(f"expected {' or '.join(map(str, sizes))} bytes in lower-case hex, found {value!r}")
         return raw
 
     def optional_octets(self, name: str, size: int) -> bytes | None:

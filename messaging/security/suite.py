@@ -1,4 +1,4 @@
-"""The primitives of suite 1, each wrapped once, with the reason why its use is safe (docs/spec.md, "Keys").
+"""The primitives of both suites, each wrapped once, with the reason why its use is safe (docs/spec.md, "Keys").
 
 Everything that is hashed, derived or signed begins with the label of this format, so no value made here means anything
 to another protocol that uses the same key. Errors of the cryptographic library differ from call to call; they are
@@ -8,6 +8,7 @@ mapped here to one class, so that a sender learns nothing from the way an attemp
 import hashlib
 import hmac
 import os
+from collections.abc import Mapping
 from typing import Final, NoReturn
 from uuid import UUID
 
@@ -15,17 +16,30 @@ import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.hpke import (
+    AEAD,
+    KDF,
+    KEM,
+    MLKEM768X25519PrivateKey,
+    MLKEM768X25519PublicKey,
+    Suite,
+)
 
 from messaging.errors import ConfigurationError, DecryptionError, Disposition
 
 __all__ = [
     "ED25519",
+    "ENCRYPTION_ALGORITHMS",
     "LABEL",
+    "SUITES",
     "SUITE_1",
+    "SUITE_2",
     "WRAPPED_BYTES",
     "X25519",
+    "XWING",
     "DataKey",
+    "PrivateWrapKey",
+    "PublicWrapKey",
     "aead_open",
     "aead_seal",
     "fault_id",
@@ -43,11 +57,18 @@ __all__ = [
 
 LABEL: Final = b"messaging/1/"
 SUITE_1: Final = 1
+SUITE_2: Final = 2
 ED25519: Final = 1
 X25519: Final = 2
+XWING: Final = 3
+
+# Which algorithm the encryption keys of a suite have, and how long a data key is when wrapped to one: the key that is
+# encapsulated (32, or 1088 of ML-KEM and 32 of X25519), the data key and a tag (docs/spec.md, "Suites").
+ENCRYPTION_ALGORITHMS: Final[Mapping[int, int]] = {SUITE_1: X25519, SUITE_2: XWING}
+WRAPPED_BYTES: Final[Mapping[int, int]] = {SUITE_1: 80, SUITE_2: 1168}
+SUITES: Final = frozenset(ENCRYPTION_ALGORITHMS)
 
 DATA_KEY_BYTES: Final = 32
-WRAPPED_BYTES: Final = 80
 TAG_BYTES: Final = 16
 
 _REALM_MAX: Final = 255
@@ -65,7 +86,13 @@ _NONCE: Final = bytes(12)
 _SHA512_BLOCK: Final = 128
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
-_HPKE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_HPKE: Final[Mapping[int, Suite]] = {
+    SUITE_1: Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
+    SUITE_2: Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
+}
+
+PublicWrapKey = X25519PublicKey | MLKEM768X25519PublicKey
+PrivateWrapKey = X25519PrivateKey | MLKEM768X25519PrivateKey
 
 
 def sha256(content: bytes) -> bytes:
@@ -161,24 +188,26 @@ def aead_open(key: bytes, ciphertext: bytes, *, block_digest: bytes, header: byt
         raise _unreadable() from exc
 
 
-def wrap_info(*, sender: str, skid: bytes, rid: str, rkid: bytes, dek_id: bytes, made_at_ms: int) -> bytes:
-    """Return what a wrapped key is bound to: nobody can present a wrap as another sender's, recipient's or key's."""
-    return _WRAP + bytes(msgpack.packb([SUITE_1, sender, skid, rid, rkid, dek_id, made_at_ms]))
+def wrap_info(
+    *, sender: str, skid: bytes, rid: str, rkid: bytes, dek_id: bytes, made_at_ms: int, suite: int = SUITE_1
+) -> bytes:
+    """Return what a wrap is bound to: nobody can present it as another suite's, sender's, recipient's or key's."""
+    return _WRAP + bytes(msgpack.packb([suite, sender, skid, rid, rkid, dek_id, made_at_ms]))
 
 
-def wrap(secret: bytes, public: X25519PublicKey, info: bytes) -> bytes:
+def wrap(secret: bytes, public: PublicWrapKey, info: bytes, *, suite: int = SUITE_1) -> bytes:
     """Encrypt a data key to one recipient with HPKE in base mode: who sent it is proven by the signature."""
-    return _HPKE.encrypt(secret, public, info)
+    return _HPKE[suite].encrypt(secret, public, info)
 
 
-def unwrap(wrapped: bytes, private: X25519PrivateKey, info: bytes) -> bytes:
+def unwrap(wrapped: bytes, private: PrivateWrapKey, info: bytes, *, suite: int = SUITE_1) -> bytes:
     """Decrypt a data key.
 
     Raises:
         DecryptionError: It is not for this key, is bound to other facts, or is no data key of 32 bytes.
     """
     try:
-        secret = _HPKE.decrypt(wrapped, private, info)
+        secret = _HPKE[suite].decrypt(wrapped, private, info)
     except (InvalidTag, ValueError, TypeError) as exc:
         raise _unreadable() from exc
     if len(secret) != DATA_KEY_BYTES:

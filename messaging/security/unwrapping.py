@@ -88,10 +88,11 @@ class Unwrapping:
         return address.sender, address.skid, verified.parts.block, rkid, address.suite, bundle.generation
 
     def _unwrapped(self, verified: Verified, bundle: TrustBundle) -> tuple[_Known, bytes]:
-        block = parse_block(verified.parts.block)
-        row, key = self._row(block, verified, bundle)
         address = verified.header.address
+        block = parse_block(verified.parts.block, suite=address.suite)
+        row, key = self._row(block, verified, bundle)
         info = suite.wrap_info(
+            suite=address.suite,
             sender=address.sender,
             skid=address.skid,
             rid=row.rid,
@@ -104,11 +105,12 @@ class Unwrapping:
         return _Known(DataKey(secret), block.made_at_ms, digest, block.has(OPS_GROUP)), row.rkid
 
     def _row(self, block: KeyBlock, verified: Verified, bundle: TrustBundle) -> tuple[Row, DecryptionKey]:
-        identity = self._keyring.service
+        identity, suite_id = self._keyring.service, verified.header.address.suite
         rows = [row for row in block.rows if bundle.is_addressed(identity, row.rid)]
         for row in rows:
             key = self._keyring.decryption_key(row.rid, row.rkid)
-            if key is not None:
+            # A key of another suite is none: what is wrapped to it here cannot be what the header says.
+            if key is not None and key.suite == suite_id:
                 return row, key
         if not rows:
             raise AudienceError(
@@ -117,7 +119,7 @@ class Unwrapping:
                 evidence=verified,
             )
         missing = rows[0].rkid.hex()
-        if any(bundle.gives(row.rid, row.rkid) for row in rows):
+        if any(bundle.gives(row.rid, row.rkid, suite=suite_id) for row in rows):
             raise UnknownKeyError(
                 f"the keyring of {identity!r} lacks key {missing} of trust bundle version {bundle.version}; install "
                 "the key file that was made with that bundle",

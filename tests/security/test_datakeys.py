@@ -152,7 +152,7 @@ def test_every_active_key_of_a_recipient_gets_a_row(realm: Realm, keys: SendKeys
 def test_a_recipient_without_a_key_is_named(realm: Realm, keys: SendKeys) -> None:
     realm.publish(lambda payload: payload["services"]["orders"]["enc"][0].update(state="retired"))
 
-    with pytest.raises(ConfigurationError, match=r"no active encryption key of 'orders'.*sign a newer bundle"):
+    with pytest.raises(ConfigurationError, match=r"no active suite 1 encryption key of 'orders'.*sign a newer bundle"):
         take(keys, realm)
 
 

@@ -4,7 +4,8 @@ import msgpack
 import pytest
 
 from messaging.errors import Disposition, MalformedError
-from messaging.security.keyblock import KeyBlock, Row, is_recipient, pack_block, parse_block
+from messaging.security.keyblock import ROWS_MAX, KeyBlock, Row, is_recipient, pack_block, parse_block
+from messaging.security.outer import BLOCK_MAX
 
 ROWS = (
     Row("billing", b"a" * 8, b"w" * 80),
@@ -80,3 +81,27 @@ def test_services_operators_and_groups_receive(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "event:x.y", "group:", "group:Ops", "ops", "x:y", "group:ops\n"])
 def test_nobody_else_does(name: str) -> None:
     assert not is_recipient(name)
+
+
+def test_the_suite_says_how_long_a_wrapped_key_is() -> None:
+    block = replace(BLOCK, rows=tuple(replace(row, wrapped=b"w" * 1168) for row in ROWS))
+    raw = pack_block(block)
+
+    assert parse_block(raw, suite=2) == block
+    for other, suite in ((raw, 1), (pack_block(BLOCK), 2)):
+        with pytest.raises(MalformedError):
+            parse_block(other, suite=suite)
+
+
+@pytest.mark.parametrize("size", [80, 1120, 1167, 1169])
+def test_a_wrapped_key_of_suite_2_has_1168_bytes(size: int) -> None:
+    raw = packed(rows=[["a", b"k" * 8, b"w" * size]])
+
+    with pytest.raises(MalformedError):
+        parse_block(raw, suite=2)
+
+
+def test_the_largest_block_of_suite_2_is_within_the_limit() -> None:
+    rows = tuple(Row(f"group:{chr(97 + at)}{'x' * 31}", b"k" * 8, b"w" * 1168) for at in range(ROWS_MAX))
+
+    assert len(pack_block(KeyBlock(b"d" * 16, 2**63, rows))) <= BLOCK_MAX

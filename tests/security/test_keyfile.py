@@ -44,6 +44,29 @@ def test_a_keyring_comes_back_from_its_file(tmp_path: Path, passphrase: bytes | 
     assert [root.raw for root in found.roots] == [ROOT.public.raw]
 
 
+def test_keys_of_both_suites_come_back_from_one_file(tmp_path: Path) -> None:
+    made = Keyring.generate("orders", realm="test", roots=(ROOT.public,), suites=(1, 2))
+    made = made.with_group(OPS_GROUP, [DecryptionKey.generate("test", suite) for suite in (2, 1)])
+
+    write_keyring(made, tmp_path / "orders.key")
+    found = load_keyring(tmp_path / "orders.key")
+
+    assert [key.suite for key in found.decryption.values()] == [1, 2]
+    assert [key.secret() for key in found.decryption.values()] == [key.secret() for key in made.decryption.values()]
+    assert found.groups[OPS_GROUP].keys() == made.groups[OPS_GROUP].keys()
+
+
+@pytest.mark.parametrize("size", [31, 64, 95, 97])
+def test_a_secret_of_no_suite_is_refused(size: int) -> None:
+    content = content_of(keyring())
+    secret = json.loads(base64.b64decode(content["ct"]))
+    secret["decryption"].append("00" * size)
+    content["ct"] = base64.b64encode(json.dumps(secret).encode()).decode()
+
+    with pytest.raises(ConfigurationError, match="expected 32 or 96 bytes"):
+        decoded(content)
+
+
 def test_files_are_named_by_identity() -> None:
     assert keyring_file("orders") == "orders.key"
     assert keyring_file("ops:alice") == "ops.alice.key"

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.backends.openssl.backend import backend
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from messaging.errors import ConfigurationError, DecryptionError
+from messaging.security import suite
 from messaging.security.keys import DecryptionKey, EncryptionKey, SigningKey, VerifyKey
 
 PRIME = 2**255 - 19
@@ -123,3 +125,100 @@ def test_private_keys_show_nothing_and_are_not_pickled(key: Any) -> None:
     for act in (pickle.dumps, copy.copy):
         with pytest.raises(TypeError, match="never pickled"):
             act(key)
+
+
+class TestHybrid:
+    """X-Wing: ML-KEM-768 and X25519 as one key of suite 2."""
+
+    KEY = DecryptionKey.generate("test", suite.SUITE_2)
+
+    def test_has_an_id_suite_and_algorithm_of_its_own(self) -> None:
+        public = self.KEY.public
+
+        assert (public.suite, public.algorithm, self.KEY.suite) == (2, suite.XWING, 2)
+        assert public.kid == suite.key_id(suite.XWING, "test", public.raw)
+        assert [len(part) for part in public.parts] == [1184, 32]
+        assert b"".join(public.parts) == public.raw
+
+    def test_comes_back_from_its_secret(self) -> None:
+        assert len(self.KEY.secret()) == 96
+        assert DecryptionKey(self.KEY.secret(), realm="test").public.raw == self.KEY.public.raw
+        assert EncryptionKey(self.KEY.public.raw, realm="test").kid == self.KEY.kid
+
+    def test_opens_what_is_wrapped_to_it_and_nothing_else(self) -> None:
+        other = DecryptionKey.generate("test", suite.SUITE_2)
+
+        wrapped = self.KEY.public.wrap(bytes(32), b"info")
+
+        assert len(wrapped) == suite.WRAPPED_BYTES[suite.SUITE_2]
+        assert self.KEY.unwrap(wrapped, b"info") == bytes(32)
+        for key, facts in ((self.KEY, b"other"), (other, b"info"), (DecryptionKey.generate("test"), b"info")):
+            with pytest.raises(DecryptionError):
+                key.unwrap(wrapped, facts)
+
+    @pytest.mark.parametrize("at", [0, 1087, 1088, 1119, 1120, 1167], ids=lambda at: f"byte {at}")
+    def test_a_changed_wrap_does_not_open(self, at: int) -> None:
+        wrapped = bytearray(self.KEY.public.wrap(bytes(32), b"info"))
+        wrapped[at] ^= 1
+
+        with pytest.raises(DecryptionError):
+            self.KEY.unwrap(bytes(wrapped), b"info")
+
+    @pytest.mark.parametrize("size", [0, 80, 1120, 1167])
+    def test_a_shortened_wrap_does_not_open(self, size: int) -> None:
+        with pytest.raises(DecryptionError):
+            self.KEY.unwrap(self.KEY.public.wrap(bytes(32), b"info")[:size], b"info")
+
+    @pytest.mark.parametrize("at", [0, 1, 766, 767])
+    @pytest.mark.parametrize("number", [3329, 4095])
+    def test_a_second_encoding_of_its_lattice_half_is_refused(self, at: int, number: int) -> None:
+        raw = with_number(self.KEY.public.raw, at, number)
+
+        with pytest.raises(ConfigurationError, match=r"ML-KEM-768 key .* canonical"):
+            EncryptionKey(raw, realm="test")
+
+    def test_the_largest_number_of_its_lattice_half_is_no_second_encoding(self) -> None:
+        assert EncryptionKey(with_number(self.KEY.public.raw, 767, 3328), realm="test").suite == 2
+
+    @pytest.mark.parametrize(
+        ("curve", "problem"),
+        [
+            (encoded(0), "small order"),
+            (encoded(PRIME - 1), "small order"),
+            (encoded(PRIME), "canonical"),
+            (encoded(9, 1), "canonical"),
+        ],
+        ids=["0", "p-1", "p", "top bit"],
+    )
+    def test_its_curve_half_is_checked_like_a_key_of_suite_1(self, curve: bytes, problem: str) -> None:
+        with pytest.raises(ConfigurationError, match=problem):
+            EncryptionKey(self.KEY.public.raw[:1184] + curve, realm="test")
+
+    @pytest.mark.parametrize("size", [64, 95, 97])
+    def test_its_secret_has_96_bytes(self, size: int) -> None:
+        with pytest.raises(ConfigurationError, match="32 bytes"):
+            DecryptionKey(bytes(size), realm="test")
+
+    @pytest.mark.parametrize("size", [1184, 1215, 1217])
+    def test_its_public_key_has_1216_bytes(self, size: int) -> None:
+        with pytest.raises(ConfigurationError, match="32 bytes"):
+            EncryptionKey(b"\x09" * size, realm="test")
+
+    def test_an_openssl_without_ml_kem_is_named_with_the_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backend, "mlkem_supported", lambda: False)
+
+        for make, raw in ((EncryptionKey, self.KEY.public.raw), (DecryptionKey, self.KEY.secret())):
+            with pytest.raises(ConfigurationError, match=r"OpenSSL 3\.5"):
+                make(raw, realm="test")
+
+    def test_shows_nothing_and_is_not_pickled(self) -> None:
+        assert self.KEY.secret().hex() not in repr(self.KEY)
+        assert repr(self.KEY.public) == f"EncryptionKey({self.KEY.kid.hex()})"
+        with pytest.raises(TypeError, match="never pickled"):
+            pickle.dumps(self.KEY)
+
+
+def with_number(raw: bytes, at: int, number: int) -> bytes:
+    """Return an encapsulation key with one of its 768 numbers, 12 bits each, set to another."""
+    bits = int.from_bytes(raw[:1152], "little") & ~(0xFFF << 12 * at) | number << 12 * at
+    return bits.to_bytes(1152, "little") + raw[1152:]

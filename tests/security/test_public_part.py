@@ -26,6 +26,23 @@ def altered(raw: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     return json.dumps(content).encode()
 
 
+def test_keys_of_both_suites_come_back_from_one_part() -> None:
+    made = Keyring.generate("orders", realm="test", roots=(ROOT.public,), suites=(1, 2))
+
+    raw = export_part(made)
+
+    assert [entry["alg"] for entry in json.loads(raw)["enc"]] == [2, 3]
+    assert [key.kid for key in import_part(raw, realm="test").encryption] == list(made.decryption)
+
+
+@pytest.mark.parametrize(("at", "algorithm"), [(0, 3), (1, 2), (1, 1), (1, 4)])
+def test_a_key_under_another_algorithm_is_refused(at: int, algorithm: int) -> None:
+    raw = export_part(Keyring.generate("orders", realm="test", roots=(ROOT.public,), suites=(1, 2)))
+
+    with pytest.raises(ConfigurationError):
+        import_part(altered(raw, lambda content: content["enc"][at].update(alg=algorithm)), realm="test")
+
+
 def test_a_part_comes_back_from_its_file() -> None:
     made = keyring()
 

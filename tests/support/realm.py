@@ -14,7 +14,7 @@ from messaging.security import suite
 from messaging.security.bundle import OPS_GROUP
 from messaging.security.bundle_format import sign_bundle
 from messaging.security.content import pack_fault
-from messaging.security.development import identity_entry, key_entry
+from messaging.security.development import encryption_entry, identity_entry
 from messaging.security.keyring import Keyring
 from messaging.security.keys import DecryptionKey, SigningKey
 from messaging.security.open import Opener
@@ -60,26 +60,35 @@ SUBSCRIPTIONS: Final[Mapping[str, Subscriptions]] = {
 
 @dataclass
 class Realm:
-    """orders serves users; users and billing read its event; ops:alice replays. Every bundle is signed by one root."""
+    """orders serves users; users and billing read its event; ops:alice replays. Every bundle is signed by one root.
+
+    Everybody has encryption keys of suite 1 and of the other suites that are asked for.
+    """
 
     clock: Clock = field(default_factory=Clock)
     root: SigningKey = field(default_factory=lambda: SigningKey.generate(REALM))
     group_key: DecryptionKey = field(default_factory=lambda: DecryptionKey.generate(REALM))
+    suites: tuple[int, ...] = (suite.SUITE_1,)
     keyrings: dict[str, Keyring] = field(default_factory=dict)
     stores: dict[str, TrustStore] = field(default_factory=dict)
     payload: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.group_keys = (
+            self.group_key,
+            *(DecryptionKey.generate(REALM, number) for number in self.suites if number != suite.SUITE_1),
+        )
         for name in ("orders", "users", "billing", "ops:alice"):
             self.keyrings[name] = self.new_keyring(name)
-        self.keyrings["ops:alice"] = self.keyrings["ops:alice"].with_group(OPS_GROUP, (self.group_key,))
+        self.keyrings["ops:alice"] = self.keyrings["ops:alice"].with_group(OPS_GROUP, self.group_keys)
         self.payload = self._first_payload()
         for name, keyring in self.keyrings.items():
             self.stores[name] = TrustStore(keyring, ambient=self.clock.ambient)
         self.publish()
 
     def new_keyring(self, name: str) -> Keyring:
-        return Keyring.generate(name, realm=REALM, roots=(self.root.public,))
+        suites = sorted({suite.SUITE_1, *self.suites})
+        return Keyring.generate(name, realm=REALM, roots=(self.root.public,), suites=suites)
 
     def change(self, edit: Callable[[dict[str, Any]], object] | None = None) -> bytes:
         """Edit the payload, raise its version, and return the signed bytes."""
@@ -182,13 +191,13 @@ class Realm:
             "version": 1,
             "issued": START_MS,
             "expires": START_MS + 365 * DAY_MS,
-            "suites": [1],
+            "suites": list(self.suites),
             "max_lifetime_s": 7 * 24 * 3600,
             "services": {name: entry for name, entry in entries.items() if ":" not in name},
             "operators": {"ops:alice": entries["ops:alice"]},
             "groups": {
                 OPS_GROUP: {
-                    "enc": [key_entry(self.group_key.kid, suite.X25519, self.group_key.public.raw)],
+                    "enc": [encryption_entry(key) for key in self.group_keys],
                     "members": ["ops:alice"],
                 }
             },
