@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Final
 from uuid import UUID
 
@@ -52,7 +53,7 @@ def _fixed_chance() -> Iterator[None]:
         return hashlib.shake_256(drawn.to_bytes(8, "big")).digest(size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suite, "fresh_bytes", fresh)
+        patch.setattr(suite, "os", SimpleNamespace(urandom=fresh))
         yield
 
 

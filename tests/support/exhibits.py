@@ -7,10 +7,12 @@ marker, in any of the forms in which text can hold bytes.
 
 import base64
 import logging
+import os
 import re
 import traceback
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -69,7 +71,7 @@ class Exhibits(logging.Handler):
     def watching(self) -> Iterator[None]:
         """Take every error of ours that comes into being inside, and note every key that is made."""
         with pytest.MonkeyPatch.context() as patch:
-            made, drawn = MessagingError.__init__, suite.fresh_bytes
+            made, drawn = MessagingError.__init__, os.urandom
 
             def init(error: MessagingError, *words: Any, **more: Any) -> None:
                 made(error, *words, **more)
@@ -82,7 +84,7 @@ class Exhibits(logging.Handler):
                 return found
 
             patch.setattr(MessagingError, "__init__", init)
-            patch.setattr(suite, "fresh_bytes", fresh)
+            patch.setattr(suite, "os", SimpleNamespace(urandom=fresh))
             root = logging.getLogger()
             level = root.level
             root.addHandler(self)
