@@ -2,8 +2,11 @@
 
 import pytest
 
+from messaging.security.bundle_format import verify_bundle
+from messaging.security.keyfile import decode_keyring
 from tests.fuzz.run import CORPUS
-from tests.fuzz.targets import TARGETS, seeds
+from tests.fuzz.targets import ORDERS, PASSPHRASE, REALM, TARGETS, seeds
+from tests.support.realm import EVERY_KIND
 
 pytestmark = pytest.mark.attack(68)
 
@@ -22,3 +25,20 @@ def test_the_kept_inputs_of_a_fuzzer_break_nothing(name: str) -> None:
 def test_the_first_inputs_of_a_fuzzer_break_nothing(name: str) -> None:
     for raw in seeds()[name].values():
         TARGETS[name](raw)
+
+
+@pytest.mark.parametrize("kind", ["command", "request", "replay"])
+def test_the_kept_messages_are_accepted_so_that_mutations_begin_deep(kind: str) -> None:
+    body = (CORPUS / "open" / f"whole-{kind}").read_bytes()[1:]
+
+    envelope = ORDERS.decrypt(ORDERS.verify(body, kinds=EVERY_KIND))
+
+    assert envelope.kind.word == kind
+
+
+def test_the_kept_bundle_and_key_files_are_accepted() -> None:
+    bundle = (CORPUS / "bundle" / "signed").read_bytes()
+
+    assert verify_bundle(bundle, roots=[REALM.root.public], threshold=1, realm="test").version > 0
+    for name, passphrase in (("clear", None), ("sealed", PASSPHRASE)):
+        assert decode_keyring((CORPUS / "keyring" / name).read_bytes(), passphrase=passphrase).service == "orders"
