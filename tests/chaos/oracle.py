@@ -6,7 +6,8 @@ the backlog has drained, so "still queued" is no excuse. The invariants:
 - I1: no confirmed message is lost: it was processed, or it is dead. What a handler published was heard.
 - I2: no effect twice, also of calls whose outcome is unknown.
 - I5: every call returned or raised by its deadline.
-- I7: what cannot succeed is dead under one id and left no effect; nothing else is dead.
+- I7: what cannot succeed is dead and left no effect; nothing else is dead; the same bytes are dead under one id. (A
+  call that was repeated is other bytes with the same message id: both copies may fail, and then both are dead.)
 """
 
 from collections import Counter
@@ -30,9 +31,10 @@ _HOPELESS = frozenset({What.SPOIL, What.KILL})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """One dead letter: its own id, its message's, the service it died in, and its error."""
+    """One dead letter: its own id, its message's, the leaf of the bytes, the service it died in, and its error."""
 
     id: str
+    leaf: bytes
     message_id: UUID | None
     service: str
     error: str
@@ -51,7 +53,7 @@ class Judgement:
         twice: More than one effect (I2).
         late: Calls that overran their deadline (I5).
         undead: Hopeless, confirmed, and not dead, or left an effect (I7).
-        split: Dead under several ids (I7).
+        split: The same bytes, dead under several ids (I7).
         innocent: Dead without a reason to be (I7).
     """
 
@@ -113,11 +115,11 @@ def judge(
 
 
 def _split(letters: list[Letter]) -> frozenset[UUID]:
-    ids: dict[UUID, set[str]] = {}
+    ids: dict[tuple[UUID, bytes], set[str]] = {}
     for letter in letters:
         if letter.message_id is not None and letter.service == "chaos":
-            ids.setdefault(letter.message_id, set()).add(letter.id)
-    return frozenset(message_id for message_id, found in ids.items() if len(found) > 1)
+            ids.setdefault((letter.message_id, letter.leaf), set()).add(letter.id)
+    return frozenset(message_id for (message_id, _), found in ids.items() if len(found) > 1)
 
 
 def _elsewhere(letters: list[Letter]) -> frozenset[UUID]:

@@ -176,8 +176,10 @@ class Rig:
             *("--flaky", str(flaky)),
         ]
         environment = {**self._environment, **({"MESSAGING_BROKER_URL": self._proxied} if through_proxy else {})}
+        since_s = time.time()
         self._loads.append(Program(arguments, environment=environment, log_file=self.folder / "load.log"))
-        await self._until(self._works_since(0.0), _END_TIMEOUT_S, what="first work was done")
+        flows = self._begun_since(since_s) if limit else self._works_since(since_s)
+        await self._until(flows, _END_TIMEOUT_S, what="first work was done")
 
     async def load_ended(self, timeout_s: float) -> None:
         """Wait for loads with a limit."""
@@ -245,7 +247,13 @@ class Rig:
     async def letters(self) -> list[Letter]:
         """Return the dead letters of all services."""
         return [
-            Letter(id=letter.id, message_id=letter.message_id, service=service, error=letter.fault.error)
+            Letter(
+                id=letter.id,
+                leaf=letter.leaf,
+                message_id=letter.message_id,
+                service=service,
+                error=letter.fault.error,
+            )
             for service in _SERVICES
             for letter in await self.operator.dead_letters.list(service)
         ]
@@ -285,6 +293,12 @@ class Rig:
             return any(op_id in counts[did] for did in Did if did is not Did.HEARD for op_id in wanted)
 
         return works
+
+    def _begun_since(self, since_s: float) -> Condition:
+        async def begun() -> bool:
+            return any(found.began_s >= since_s for found in read_history(self.history_file).values())
+
+        return begun
 
     async def _is_drained(self) -> bool:
         if await self._waiting():

@@ -18,7 +18,7 @@ HISTORY = {
     op_id: Operation(op_id=op_id, what=what, outcome=Outcome.CONFIRMED, began_s=0.0, took_s=0.1)
     for op_id, what in ((APPLIED, What.APPLY), (ASKED, What.ASK), (SPOILT, What.SPOIL), (MOVED, What.TRANSFER))
 }
-GRAVE = Letter(id="f1", message_id=SPOILT, service="chaos", error="messaging.Reject")
+GRAVE = Letter(id="f1", leaf=b"1", message_id=SPOILT, service="chaos", error="messaging.Reject")
 
 
 def effects(**counts: list[UUID]) -> dict[Did, Counter[UUID]]:
@@ -89,11 +89,15 @@ def test_dead_under_two_ids_is_seen() -> None:
     assert judged(letters=(GRAVE, replace(GRAVE, id="f2"))).split == {SPOILT}
 
 
+def test_two_copies_of_a_repeated_call_may_both_be_dead() -> None:
+    assert judged(letters=(GRAVE, replace(GRAVE, id="f2", leaf=b"2"))).problems == {}
+
+
 def test_whoever_died_without_a_reason_is_innocent() -> None:
     letters = (
         GRAVE,
         replace(GRAVE, id="f2", message_id=ASKED),
-        Letter(id="f3", message_id=None, service="witness", error=""),
+        Letter(id="f3", leaf=b"3", message_id=None, service="witness", error=""),
     )
 
     assert judged(letters=letters).innocent == {ASKED, UUID(int=0)}
