@@ -16,6 +16,7 @@ from scripts.dev_certs import Authority, Issued
 
 __all__ = ["TlsNode", "a_tls_node", "expired", "tls_of_client"]
 
+CONFIGURATION: Final = Path(__file__).resolve().parents[2] / "deploy" / "rabbitmq" / "tls.conf"
 # The node's certificate is for this name alone: its address is a name that does not fit.
 HOST: Final = "localhost"
 ADDRESS: Final = "127.0.0.1"
@@ -56,21 +57,11 @@ class TlsNode(PrivateNode):
 
     def _write_files(self) -> None:
         super()._write_files()
-        certificate, key = self.certificate
+        # All that the deployed configuration says of TLS and logins, over the certificates of this folder.
+        deployed = CONFIGURATION.read_text().replace("/etc/rabbitmq/tls", str(self.authority.folder))
+        lines = [line for line in deployed.splitlines() if line.startswith(("ssl_", "auth_mechanisms"))]
         with (self.folder / "rabbitmq.conf").open("a") as file:
-            file.write(
-                f"listeners.ssl.1 = {ADDRESS}:{self.tls_port}\n"
-                f"ssl_options.cacertfile = {self.authority.certificate_file}\n"
-                f"ssl_options.certfile = {certificate}\n"
-                f"ssl_options.keyfile = {key}\n"
-                "ssl_options.verify = verify_peer\n"
-                "ssl_options.fail_if_no_peer_cert = true\n"
-                "ssl_options.versions.1 = tlsv1.3\n"
-                "ssl_options.versions.2 = tlsv1.2\n"
-                "auth_mechanisms.1 = PLAIN\n"
-                "auth_mechanisms.2 = EXTERNAL\n"
-                "ssl_cert_login_from = common_name\n"
-            )
+            file.write("\n".join([f"listeners.ssl.1 = {ADDRESS}:{self.tls_port}", *lines, ""]))
         (self.folder / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
 
 
