@@ -27,6 +27,7 @@ from messaging.runtime.seams import Seams
 from messaging.security.development import DevelopmentTrust
 from messaging.security.keyring import Keyring
 from messaging.security.trust import TrustStore
+from messaging.stores.base import Store
 from messaging.stores.memory import MemoryInbox
 from messaging.transports.memory import MemoryBroker, MemoryTransport
 from messaging.transports.memory.parcel import Parcel
@@ -298,10 +299,17 @@ class Arena:
     def clock(self) -> Clock:
         return self.realm.clock
 
-    async def start(self, name: str, *, as_name: str | None = None, inbox: MemoryInbox | None = None) -> Service:
-        """Start a service, or one more replica of it, with an inbox of its own or a given one."""
+    async def start(
+        self,
+        name: str,
+        *,
+        as_name: str | None = None,
+        inbox: MemoryInbox | None = None,
+        store: Store | None = None,
+    ) -> Service:
+        """Start a service, or one more replica of it, with an inbox of its own, a given one, or a durable store."""
         service = _services()[name]
-        service.inbox = inbox
+        service.inbox, service._store = inbox, store
         self.services[as_name or name] = service
         await service.start(
             seams=Seams(
