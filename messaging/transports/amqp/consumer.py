@@ -65,6 +65,16 @@ class AmqpSubscription:
         """Whether the broker is known to feed it now."""
         return self._is_live and self._feed is not None and self._feed.channel.is_consuming
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it was not cancelled."""
+        return self._task is not None
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it was cancelled and nothing of it is unsettled any more."""
+        return self._task is None and (self._feed is None or not self._feed.unsettled)
+
     async def start(self) -> None:
         """Begin to consume and return once the broker has agreed.
 

@@ -117,7 +117,8 @@ class AmqpTransport:
         links = (self._publishing, self._consuming)
         worst = min(links, key=lambda link: _BY_SEVERITY.index(link.state))
         problem = next((link.problem for link in links if link.problem), None)
-        starving = [subscription.queue for subscription in self._subscriptions if not subscription.is_live]
+        wanted = [subscription for subscription in self._subscriptions if subscription.is_wanted]
+        starving = [subscription.queue for subscription in wanted if not subscription.is_live]
         if problem is None and starving and worst.state is LinkState.CONNECTED:
             problem = f"not consuming from {', '.join(sorted(starving))}; see the log"
         return TransportState(link=worst.state, problem=problem, dropped_acks=self._dropped)
@@ -194,6 +195,7 @@ class AmqpTransport:
             ConnectionLostError: There is no connection.
         """
         await self._consuming_connection()
+        await self._end_spent()
         subscription = AmqpSubscription(queue, on_delivery, prefetch=prefetch, around=self._around)
         await subscription.start()
         self._subscriptions.append(subscription)
@@ -253,6 +255,12 @@ class AmqpTransport:
     async def _declare_remembered(self, connection: Connection) -> None:
         if self._topology != Topology():
             await declare(connection, self._topology, self._declares)
+
+    async def _end_spent(self) -> None:
+        """Close the channels of consumers that were cancelled: a connection has some two thousand of them."""
+        spent = [subscription for subscription in self._subscriptions if subscription.is_spent]
+        self._subscriptions = [subscription for subscription in self._subscriptions if subscription not in spent]
+        await asyncio.gather(*(subscription.aclose() for subscription in spent))
 
     def _consumers_of(self, queue: str) -> int:
         return sum(1 for subscription in self._subscriptions if subscription.queue == queue and subscription.is_live)

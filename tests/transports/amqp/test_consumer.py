@@ -236,10 +236,32 @@ async def test_consumer_that_starves_is_shown_in_the_state(rig: AmqpRig, transpo
     queue = rig.names.queue("orders", "commands")
     subscription = await transport.consume(queue, Recorder(), prefetch=2)
     assert transport.state.problem is None
+    assert isinstance(subscription, AmqpSubscription)
 
-    await subscription.cancel()
+    subscription._is_live = False
 
     assert queue in (transport.state.problem or "")
+
+
+async def test_consumer_that_was_cancelled_is_no_problem_and_leaves_no_channel(
+    rig: AmqpRig, transport: AmqpTransport
+) -> None:
+    queue, held = rig.names.queue("orders", "commands"), Recorder()
+    holding = await transport.consume(queue, held, prefetch=1)
+    await publish(transport, to(rig.names.commands), b"held")
+    await held.reaches(1)
+    await holding.cancel()
+
+    for _ in range(5):
+        passing = await transport.consume(queue, Recorder(settle=ack), prefetch=1)
+        await passing.cancel()
+    problem, left = transport.state.problem, list(transport._subscriptions)
+    held.deliveries[0].ack()
+    last = await transport.consume(queue, Recorder(), prefetch=1)
+
+    assert problem is None
+    assert left == [holding, passing], "what holds a delivery, and the last"
+    assert transport._subscriptions == [last]
 
 
 async def test_consuming_without_a_connection_says_so(rig: AmqpRig, transport: AmqpTransport) -> None:
