@@ -11,6 +11,7 @@ import structlog
 
 from messaging.cli.broker_probe import free_port
 from tests.support.broker import Broker
+from tests.support.ceremony import Ceremony
 from tests.support.installation import Installation, ask, until
 
 
@@ -70,3 +71,15 @@ def running(_running: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.chdir(_running.folder)
     yield _running
     (_running.folder / "mended").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def kept_ceremonies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place for what takes its time and may be copied."""
+    return tmp_path_factory.mktemp("ceremonies")
+
+
+@pytest.fixture
+def ceremony(offline: Installation, kept_ceremonies: Path) -> Ceremony:
+    """A realm with real keys; one root key of two signs."""
+    return Ceremony(offline, kept_ceremonies)
