@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         prefetch: Unsettled deliveries per queue, which is also how many handlers run at once; 1 to 65535.
         lifetime_s: How long a message may wait before it is buried as expired, seconds.
         heartbeat_s: AMQP heartbeat, seconds.
-        inbox_ids, inbox_ttl_s: Bounds of the in-memory inbox.
+        inbox_ids, inbox_ttl_s: Of the in-memory inbox: most ids, and how long each is kept at least.
         allow_dev_keys: Accept development keys on a broker that is not on this machine.
         trust_min_version: Lowest version of the trust bundle to accept.
         trust_poll_s: How often the bundle's file is looked at, seconds.
@@ -46,7 +46,13 @@ class Settings(BaseSettings):
         failpoint: For tests of crashes: the step at which the process kills itself; see `runtime.failpoint`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MESSAGING_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="MESSAGING_",
+        # A variable that is set to nothing is as good as unset: an empty path would be the current folder.
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+    )
 
     # Not shown: it holds the broker's password.
     broker_url: str = Field(default="amqp://guest:guest@127.0.0.1:5672/", repr=False)

@@ -1,4 +1,4 @@
-"""The inbox in memory: bounded in ids, age and bytes of kept replies; gone with the process.
+"""The inbox in memory: bounded in ids and in bytes of kept replies; gone with the process.
 
 After a restart every message is runnable again until it expires, and replicas do not share it: handlers stay
 idempotent, or use a durable inbox.
@@ -19,6 +19,8 @@ KEPT_REPLIES_MAX_BYTES: Final = 32 * 1024 * 1024
 # How many old rows one new row may push out: more than one, so that a full table shrinks, bounded, so that no single
 # reservation pays for all.
 _EVICTIONS_PER_ROW: Final = 4
+# Receivers accept a message for so long after its end.
+_SKEW_MS: Final = 60_000
 
 
 @dataclass(slots=True)
@@ -27,12 +29,16 @@ class _Row:
     state: RowState
     token: int | None
     until_s: float
+    expires_at_ms: int
     previous: RowState = RowState.ABSENT
     reply: bytes | None = field(default=None, repr=False)
 
 
 class MemoryInbox:
-    """Keeps at most `max_ids` rows for `ttl_s` seconds each; see `Inbox` for the methods."""
+    """Keeps at most `max_ids` rows, each until its message has expired and for `ttl_s` seconds at least.
+
+    See `Inbox` for the methods.
+    """
 
     def __init__(self, *, ambient: Ambient, max_ids: int = 100_000, ttl_s: float = 3_600.0) -> None:
         self._ambient = ambient
@@ -57,7 +63,7 @@ class MemoryInbox:
         if decision is not Decision.RUN:
             # Also for other bytes: a caller that repeats a request under its id seals it anew.
             return Reservation(key=key, decision=decision, reply=None if row is None else row.reply)
-        return self._lease(key, leaf, lease_s)
+        return self._lease(key, leaf, lease_s, expires_at_ms)
 
     async def reserve_replay(
         self,
@@ -78,8 +84,8 @@ class MemoryInbox:
         if decision is not Decision.RUN:
             return Reservation(key=key, decision=decision)
         # The original first: once leased it cannot be pushed out by the wrapper's row.
-        reservation = self._lease(key, leaf, lease_s)
-        self._lease(outer, outer_leaf, lease_s)
+        reservation = self._lease(key, leaf, lease_s, expires_at_ms)
+        self._lease(outer, outer_leaf, lease_s, expires_at_ms)
         return Reservation(key=key, decision=Decision.RUN, token=reservation.token, outer=outer)
 
     async def complete(self, reservation: Reservation, *, reply: bytes | None = None) -> bool:
@@ -126,14 +132,15 @@ class MemoryInbox:
         # The lease of a replay that never ended leaves what it was taken on: raw bytes that failed stay failed.
         return RowState.LEASE_EXPIRED if row.previous is RowState.ABSENT else row.previous
 
-    def _lease(self, key: InboxKey, leaf: bytes, lease_s: float) -> Reservation:
+    def _lease(self, key: InboxKey, leaf: bytes, lease_s: float, expires_at_ms: int) -> Reservation:
         token = next(self._tokens)
         before = self._rows.get(key)
         seen = RowState.ABSENT if before is None else self._state_of(before)
         previous = seen if seen in (RowState.DONE, RowState.FAILED) else RowState.ABSENT
         self._forget(key)
         self._evict()
-        self._rows[key] = _Row(leaf, RowState.LEASED, token, self._ambient.monotonic_s() + lease_s, previous)
+        until_s = self._ambient.monotonic_s() + lease_s
+        self._rows[key] = _Row(leaf, RowState.LEASED, token, until_s, expires_at_ms, previous)
         return Reservation(key=key, decision=Decision.RUN, token=token)
 
     def _settle(self, reservation: Reservation, state: RowState) -> bool:
@@ -151,7 +158,10 @@ class MemoryInbox:
         return None if row is None or row.token is None or row.token != reservation.token else row
 
     def _end(self, key: InboxKey, row: _Row, state: RowState) -> None:
-        row.state, row.token, row.until_s = state, None, self._ambient.monotonic_s() + self._ttl_s
+        # Bytes that somebody kept are accepted until they expire, so what happened to them is remembered as long.
+        alive_s = (row.expires_at_ms + _SKEW_MS - self._ambient.now_ms()) / 1000
+        row.state, row.token = state, None
+        row.until_s = self._ambient.monotonic_s() + max(self._ttl_s, alive_s)
         self._rows.move_to_end(key)
 
     def _keep(self, row: _Row, reply: bytes) -> None:
