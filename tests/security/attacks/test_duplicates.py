@@ -116,6 +116,20 @@ async def test_the_same_bytes_run_once_in_two_processes_with_one_store(arena: Ar
 
 
 @pytest.mark.attack(50)
+@pytest.mark.parametrize("hours", [2, 23])
+async def test_bytes_that_were_kept_for_hours_do_not_run_again_while_they_are_alive(arena: Arena, hours: int) -> None:
+    done, failed = arena.sealed(), arena.sealed()
+    (await arena.struck(done)).assert_ran()
+    await buried(arena, failed)
+    arena.clock.advance(hours * 3600)
+    await arena.struck(*(arena.sealed() for _ in range(20)))
+
+    outcome = await arena.struck(done, failed)
+
+    outcome.assert_skipped("duplicate", times=2)
+
+
+@pytest.mark.attack(50)
 async def test_a_repeated_request_is_answered_from_the_first_run(arena: Arena) -> None:
     body = arena.sealed(GetOrder())
 
