@@ -56,6 +56,12 @@ def test_every_field_comes_from_the_environment(
     assert getattr(Settings(), name) == expected
 
 
+def test_an_empty_variable_is_as_good_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESSAGING_KEYS", "")
+
+    assert Settings().keys is None
+
+
 def test_files_of_tls_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESSAGING_BROKER_URL", "amqps://mq/")
     for name in ("ca_file", "cert_file", "key_file", "server_name"):

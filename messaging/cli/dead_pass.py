@@ -124,6 +124,8 @@ async def discard_all(
         ])  # fmt: skip
         return int(Exit.OK)
     for service, report in reports:
+        if not report.looked_at:
+            continue
         if dry_run and report.letters:
             show_letters(report.letters)
         verb = "would discard" if dry_run else "discarded"
@@ -221,6 +223,8 @@ def _show_replayed(reports: Sequence[tuple[str, ReplayReport]], order: ReplayOrd
         ])  # fmt: skip
         return
     for service, report in reports:
+        if not report.looked_at:
+            continue
         if order.dry_run and report.letters:
             show_letters(report.letters)
         verb = "would replay" if order.dry_run else "replayed"

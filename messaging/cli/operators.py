@@ -119,6 +119,11 @@ def who_acts(given: str | None, settings: Settings) -> str:
                 f"--as {given}: operators are named like ops:alice, from a to z, 0 to 9, _ and -, a letter first"
             )
         return operator
+    if not settings.keys.is_dir():
+        raise UsageError(
+            f"no keys folder at {settings.keys}: mend MESSAGING_KEYS, or make it with "
+            f"`messaging trust init --dev {settings.keys} --from MODULE:SERVICE`"
+        )
     found = operators_in(settings.keys)
     if len(found) != 1:
         there = ", ".join(found) or "none"

@@ -130,9 +130,11 @@ def contract_of(message: type[Message] | Message) -> Contract:
     Raises:
         ConfigurationError: the class is abstract: it has no `name=` of its own.
     """
-    contract = message.__contract__
+    contract: Contract | None = getattr(message, "__contract__", None)
     if contract is None:
         cls = message if isinstance(message, type) else type(message)
+        if not issubclass(cls, Message):
+            raise ConfigurationError(f"{cls.__name__} is no message: derive from Command, Event or Request")
         raise ConfigurationError(
             f"{cls.__name__} is abstract and cannot be sent or handled: give the class its own name=, "
             f'such as class {cls.__name__}(…, name="orders.place_order")'

@@ -109,6 +109,7 @@ class Router:
 
     def on_request(self, message: type[Q_co], *, timeout: float | None = None) -> OnRequest[Q_co]:
         """Answer a request that this service owns. A failure answers the caller at once: there is no retry."""
+        _check_model(message, Kind.REQUEST)
 
         def add(handler: Call) -> None:
             self._register(message, handler, Kind.REQUEST, retry=None, timeout=timeout)
@@ -122,6 +123,7 @@ class Router:
         Callable[Concatenate[Fault, Context, P], Awaitable[None]],
     ]:
         """Hear of a command of ours that failed over there and was buried; `context.message_id` is the command's."""
+        _check_model(message, Kind.FAULT)
 
         def decorate(
             handler: Callable[Concatenate[Fault, Context, P], Awaitable[None]],
@@ -181,6 +183,8 @@ class Router:
     def _decorator(
         self, message: type[Message], kind: Kind, *, retry: RetryPolicy | None, timeout: float | None
     ) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
+        _check_model(message, kind)
+
         def decorate(handler: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
             self._register(message, handler, kind, retry=retry, timeout=timeout)
             return handler
@@ -191,9 +195,6 @@ class Router:
         self, message: Any, handler: Callable[..., Any], kind: Kind, *, retry: RetryPolicy | None, timeout: float | None
     ) -> None:
         _check_handler(handler)
-        wanted = Kind.COMMAND if kind is Kind.FAULT else kind
-        if not (isinstance(message, type) and issubclass(message, Message)) or contract_of(message).kind is not wanted:
-            raise ConfigurationError(f"on_{kind.word} takes a {wanted.word.title()} class, not {message!r}")
         if timeout is not None and timeout <= 0:
             raise ConfigurationError(f"{handler.__qualname__}: timeout={timeout} must be above 0 seconds")
         self._put(Handler(call=handler, model=message, kind=kind, retry=retry, timeout_s=timeout))
@@ -207,6 +208,14 @@ class Router:
                 f"{handler.name} would be a second"
             )
         self._handlers[handler.key] = handler
+
+
+def _check_model(message: Any, kind: Kind) -> None:
+    # Before the handler is seen: `@orders.on_command` without a class would else take the handler for one, and
+    # register nothing without a word.
+    wanted = Kind.COMMAND if kind is Kind.FAULT else kind
+    if not (isinstance(message, type) and issubclass(message, Message)) or contract_of(message).kind is not wanted:
+        raise ConfigurationError(f"on_{kind.word} takes a {wanted.word.title()} class, not {message!r}")
 
 
 def _check_handler(handler: Callable[..., Any]) -> None:

@@ -111,6 +111,12 @@ async def test_services_are_taken_one_after_the_other(capsys: pytest.CaptureFixt
     ]
 
 
+async def test_services_without_dead_letters_are_not_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
+    await replay_all(Queues({"orders": 2, "users": 0}), ["orders", "users"], ALL, order=ReplayOrder(reason="x"))
+
+    assert "users" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("order", [ReplayOrder(reason="x", limit=3), ReplayOrder(reason="x", limit=9, canary=3)])
 async def test_a_bound_holds_over_all_services(order: ReplayOrder) -> None:
     queues = Queues({"orders": 2, "users": 5, "gateway": 5})

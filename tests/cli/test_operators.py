@@ -34,6 +34,10 @@ class TestWho:
         with pytest.raises(UsageError, match="ops:alice"):
             who_acts(given, settings(offline.keys))
 
+    def test_a_folder_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"no keys folder at .*nowhere"):
+            who_acts(None, settings(tmp_path / "nowhere"))
+
     def test_without_keys_it_says_how_to_make_some(self) -> None:
         with pytest.raises(UsageError, match="trust init --dev"):
             who_acts(None, settings(None))

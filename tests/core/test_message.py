@@ -109,6 +109,13 @@ def test_an_abstract_message_says_so_by_its_class() -> None:
         contract_of(Draft(text="x"))
 
 
+def test_what_is_no_message_says_so() -> None:
+    thing: Any = {"order_id": 1}
+
+    with pytest.raises(ConfigurationError, match="dict is no message"):
+        contract_of(thing)
+
+
 def test_a_message_does_not_change() -> None:
     order = PlaceOrder(total_cents=1)
 

@@ -76,6 +76,14 @@ def test_what_is_no_message_class_is_refused(thing: Any) -> None:
         Router().on_command(thing)(handle)
 
 
+def test_a_decorator_without_its_class_is_refused() -> None:
+    function: Any = handle
+
+    for decorate in (Router().on_command, Router().on_event, Router().on_request, Router().on_fault):
+        with pytest.raises(ConfigurationError, match="class, not <function handle"):
+            decorate(function)
+
+
 def test_an_abstract_class_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="Abstract is abstract"):
         Router().on_command(Abstract)(handle)
