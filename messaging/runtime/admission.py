@@ -38,7 +38,7 @@ class Intake:
         self._settler = settler
         self._prefetch = prefetch
         self._width = 1
-        # How many deliveries must still end well before the next widening.
+        # How many deliveries must still end well, one after the other, before the next widening.
         self._alone = 1
         self._is_resizing = False
         self._is_narrowing = False
@@ -104,8 +104,17 @@ class Intake:
         except BaseException:
             await self._settler.abandon(handling)
             raise
+        self._ended_well(handling.delivery)
+
+    def _ended_well(self, delivery: Delivery) -> None:
+        if self._is_narrowing:
+            # What ran beside others tells nothing about those that come back.
+            return
+        if delivery.delivery_count >= SUSPECT_DELIVERIES:
+            self._alone = self._prefetch
+            return
         self._alone -= 1
-        if self._alone <= 0 and handling.delivery.delivery_count < SUSPECT_DELIVERIES and self._width < self._prefetch:
+        if self._alone <= 0 and self._width < self._prefetch:
             self._resize(self._prefetch)
 
     def _resize(self, width: int) -> None:

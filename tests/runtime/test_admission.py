@@ -184,6 +184,33 @@ async def test_several_that_came_back_narrow_once_and_drive_nobody_to_the_fuse(l
     assert logs.events.count("consumer.narrowed") == 1
 
 
+async def test_it_stays_narrow_while_some_still_come_back_whatever_ended_while_it_narrowed(logs: Logs) -> None:
+    orders = Service("orders")
+    ran: set[int] = set()
+    gate = asyncio.Event()
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        if 0 < command.number < 4:
+            await gate.wait()
+        ran.add(command.number)
+
+    async with Stage(prefetch=4) as stage:
+        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
+        stage.trust.join("orders", orders.subscriptions)
+        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(20)]
+        for body in bodies:
+            stage.inject("orders", "commands", body)
+        await age(stage, *bodies[4::3], times=SUSPECT_DELIVERIES)
+
+        async with running(stage, orders):
+            await eventually(lambda: logs.events.count("consumer.narrowed") == 1)
+            gate.set()
+            await eventually(lambda: ran == set(range(20)))
+
+    assert logs.events.count("consumer.narrowed") == 1
+
+
 async def test_what_kills_its_workers_is_buried_and_its_neighbours_are_not() -> None:
     handled: list[int] = []
 
