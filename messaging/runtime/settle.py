@@ -61,6 +61,7 @@ class Settler:
         self._timeout_s = timeout_s
         self._lifetime_ms = lifetime_ms
         self._forgeries = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
+        self._skips = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
         self._claims = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
         self.counts: dict[str, int] = {}
 
@@ -240,7 +241,11 @@ class Settler:
         await self._release(handling)
         self._count(f"skipped.{verdict.code}")
         if not handling.is_forged:
-            log.info("delivery.skipped", code=verdict.code, reason=verdict.reason, **handling.described())
+            # Whoever has one message can send it again and again: it must not fill the log either.
+            left_out = self._skips.admit()
+            if left_out is not None:
+                words = handling.described()
+                log.info("delivery.skipped", code=verdict.code, reason=verdict.reason, suppressed=left_out, **words)
             return
         suppressed = self._forgeries.admit()
         if suppressed is None:
