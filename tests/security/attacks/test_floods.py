@@ -149,6 +149,18 @@ async def test_forged_senders_from_the_future_make_few_log_lines(arena: Arena, l
 
 
 @pytest.mark.attack(87)
+async def test_a_message_sent_again_and_again_makes_few_log_lines(arena: Arena, logs: Logs) -> None:
+    body = arena.sealed()
+    (await arena.struck(body)).assert_ran()
+    before = len(logs.entries)
+
+    outcome = await arena.struck(*[body] * SENDERS)
+
+    outcome.assert_skipped("duplicate", times=SENDERS)
+    assert len(logs.entries) - before <= PER_SECOND
+
+
+@pytest.mark.attack(87)
 async def test_no_word_of_a_forgery_is_in_a_log_line(arena: Arena, logs: Logs) -> None:
     stranger = SigningKey.generate("test")
     body = arena.sealed()
