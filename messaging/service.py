@@ -311,6 +311,7 @@ class Service(Router):
             link=_NOT_RUNNING if parts is None else parts.transport.state,
             consumers={} if engine is None else engine.consumers,
             trouble=None if engine is None else engine.trouble,
+            lag=None if engine is None else engine.lag,
             details={"service": self.name, "running": self.running, "counts": {} if engine is None else engine.counts},
         )
 

@@ -26,6 +26,7 @@ from messaging.runtime.parts import Parts
 from messaging.runtime.replaying import Replaying, read_replay
 from messaging.runtime.router import FIRST_RUNG_MS, Handler, Router
 from messaging.runtime.staging import Outlets
+from messaging.runtime.trust_lag import TrustLag
 from messaging.security.content import split_fault
 from messaging.security.verified import Verified
 from messaging.stores.base import Inbox, InboxKey, StoreUnavailableError
@@ -79,6 +80,7 @@ class Consumer:
         self._timeout_s = timeout_s
         self._calls = {handler.key: wrap(around(handler), middleware) for handler in router.handlers}
         self._lagging = parts.lagging
+        self._lag = TrustLag(parts.trust, ambient=parts.ambient)
         self._held: dict[int, str] = {}
         self.resources: Sequence[object] = ()
         self.stopping = asyncio.Event()
@@ -87,6 +89,11 @@ class Consumer:
     def trouble(self) -> str | None:
         """Why deliveries are held now, if any is."""
         return next(iter(self._held.values()), None)
+
+    @property
+    def lag(self) -> str | None:
+        """What is wrong when this service's trust bundle stays behind, if it does."""
+        return self._lag.problem
 
     async def process(self, handling: Handling) -> Verdict:
         """Return what to do with a delivery; `handling` then holds what is known of it.
@@ -102,6 +109,8 @@ class Consumer:
         except SealError as error:
             if error.disposition is Disposition.LAG:
                 self._lagging.set()
+            if isinstance(error.evidence, Verified):
+                self._lag.note(error.evidence.bundle_version)
             verdict = self._outcomes.refused(handling, error)
         except GivenBack:
             raise
@@ -148,6 +157,7 @@ class Consumer:
         delivery = handling.delivery
         try:
             verified = self._opener.verify(delivery.body, kinds=handling.part.kinds, queue=delivery.queue)
+            self._lag.note(verified.bundle_version)
         except SealError as error:
             if error.disposition is not Disposition.EXPIRED or not isinstance(error.evidence, Verified):
                 raise
@@ -296,6 +306,12 @@ class Consumer:
             if deadline.expired():
                 raise TimeoutError(f"the handler took longer than {timeout_s:g} s") from error
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled this run: it awaited something that was cancelled. Given back it would go round for ever.
+            raise RuntimeError("the handler awaited something that was cancelled") from error
 
     def _answer(self, handling: Handling, handler: Handler, result: Any) -> None:
         if handler.kind is not Kind.REQUEST:

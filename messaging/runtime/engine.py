@@ -170,6 +170,11 @@ class Engine:
         return self._consumer.trouble
 
     @property
+    def lag(self) -> str | None:
+        """What is wrong when this service's trust bundle stays behind, if it does."""
+        return self._consumer.lag
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """How many deliveries ended in which way."""
         return dict(self._settler.counts)

@@ -31,6 +31,7 @@ def judge_health(
     link: TransportState,
     consumers: Mapping[str, bool],
     trouble: str | None,
+    lag: str | None = None,
     details: Mapping[str, object],
 ) -> Health:
     """Return the health of a service.
@@ -40,6 +41,7 @@ def judge_health(
         link: The transport's state.
         consumers: Queue → whether the broker feeds it.
         trouble: Why deliveries are held, if they are.
+        lag: That the trust bundle stays behind, if it does.
         details: Figures to pass on.
     """
     problems = [] if is_started else ["the service does not run (starting, stopping or stopped)"]
@@ -52,5 +54,7 @@ def judge_health(
     ]
     if trouble is not None:
         problems.append(f"deliveries are held: {trouble}")
+    if lag is not None:
+        problems.append(lag)
     facts = {"link": link.link.value, "dropped_acks": link.dropped_acks, **details}
     return Health(is_live=True, is_ready=not problems, problems=tuple(problems), details=facts)

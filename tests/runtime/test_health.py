@@ -10,9 +10,15 @@ def judged(
     link: TransportState = CONNECTED,
     consumers: dict[str, bool] | None = None,
     trouble: str | None = None,
+    lag: str | None = None,
 ) -> Health:
     return judge_health(
-        is_started=is_started, link=link, consumers=consumers or {"q": True}, trouble=trouble, details={"running": 3}
+        is_started=is_started,
+        link=link,
+        consumers=consumers or {"q": True},
+        trouble=trouble,
+        lag=lag,
+        details={"running": 3},
     )
 
 
@@ -55,6 +61,13 @@ def test_a_queue_that_is_not_fed_is_named() -> None:
 
 def test_held_deliveries_are_told_with_their_reason() -> None:
     assert judged(trouble="no key").problems == ("deliveries are held: no key",)
+
+
+def test_a_trust_bundle_that_stays_behind_makes_it_unready() -> None:
+    health = judged(lag="version 1 is in force here, others have version 2")
+
+    assert not health.is_ready
+    assert health.problems == ("version 1 is in force here, others have version 2",)
 
 
 def test_all_problems_are_told() -> None:
