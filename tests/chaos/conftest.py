@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from messaging.cli.broker_node import PrivateNode
+from tests.chaos.cluster import ClusterNode, run_cluster
 from tests.chaos.findings import Finding, describe_machine, write_report
 from tests.chaos.rig import Rig, open_rig
 from tests.support.broker import a_node, start_node
@@ -105,6 +106,21 @@ async def fragile_rig(
 ) -> AsyncIterator[Rig]:
     """A rig on a PostgreSQL that the test may break."""
     async with open_rig(chaos_node, run_folder, seed=seed, database_url=private_postgres.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def cluster() -> Iterator[list[ClusterNode]]:
+    """Three nodes that are one broker."""
+    with run_cluster() as nodes:
+        yield nodes
+
+
+@pytest.fixture
+async def cluster_rig(cluster: list[ClusterNode], run_folder: Path, seed: int) -> AsyncIterator[Rig]:
+    """A rig on three nodes, without a proxy."""
+    urls = ",".join(node.url for node in cluster)
+    async with open_rig(cluster[0], run_folder, seed=seed, broker_url=urls) as opened:
         yield opened
 
 

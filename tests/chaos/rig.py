@@ -87,6 +87,7 @@ class Rig:
         self.workers: list[Worker] = []
         self.gone: list[Worker] = []
         self.recovery_s = 0.0
+        self.is_proxied = True
         self._environment = dict(environment)
         self._loads: list[Program] = []
 
@@ -123,6 +124,8 @@ class Rig:
 
     @property
     def _proxied(self) -> str:
+        if not self.is_proxied:
+            return self._environment["MESSAGING_BROKER_URL"]
         return f"amqp://guest:guest@127.0.0.1:{self.proxy.port}/"
 
     def _worker(self, service: str, variables: Mapping[str, str]) -> Worker:
@@ -347,7 +350,13 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(
-    node: PrivateNode, folder: Path, *, seed: int, database_url: str = "", **variables: str
+    node: PrivateNode,
+    folder: Path,
+    *,
+    seed: int,
+    database_url: str = "",
+    broker_url: str = "",
+    **variables: str,
 ) -> AsyncIterator[Rig]:
     """Lend a rig without processes; all that are started end with the block.
 
@@ -356,12 +365,15 @@ async def open_rig(
         folder: Home of everything that is written.
         seed: Of chance.
         database_url: Of the workers; default: a SQLite file.
+        broker_url: Nodes of a cluster, for everybody and without the proxy; default: the node.
         **variables: Further environment of all processes.
     """
     print(f"seed {seed}, folder {folder}")  # noqa: T201 - what repeats this run
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     namespace = f"chaos-{seed}-{real_ambient().new_id().hex[24:]}"
-    settings = Settings(broker_url=node.url, keys=folder / "keys", namespace=namespace, connect_timeout_s=60.0)
+    settings = Settings(
+        broker_url=broker_url or node.url, keys=folder / "keys", namespace=namespace, connect_timeout_s=60.0
+    )
     contracts = {service.name: Contract(handles=service.subscriptions) for service in (chaos, witness)}
     contracts["load"] = Contract(handles=Subscriptions())
     init_development(folder / "keys", contracts, ambient=real_ambient(), operator=OPERATOR)
@@ -369,7 +381,7 @@ async def open_rig(
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(ROOT),
-        "MESSAGING_BROKER_URL": node.url,
+        "MESSAGING_BROKER_URL": broker_url or node.url,
         "MESSAGING_KEYS": str(folder / "keys"),
         "MESSAGING_NAMESPACE": namespace,
         "MESSAGING_HEARTBEAT_S": "5",
@@ -383,6 +395,7 @@ async def open_rig(
         await ledger.create()
         async with TcpProxy("127.0.0.1", node.port) as proxy, open_operator(settings, OPERATOR) as operator:
             rig = Rig(node, proxy, operator, ledger, folder=folder, environment=environment, seed=seed)
+            rig.is_proxied = not broker_url
             try:
                 yield rig
             finally:

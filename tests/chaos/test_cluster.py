@@ -1,0 +1,68 @@
+"""Three nodes: any one of them is killed and comes back, one after the other, and all at once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.chaos.cluster import ClusterNode
+from tests.chaos.findings import Finding
+from tests.chaos.rig import Rig
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
+
+START_TIMEOUT_S = 180.0
+Strike = Callable[[Rig, list[ClusterNode]], Awaitable[None]]
+
+
+async def kill_and_start(*nodes: ClusterNode) -> None:
+    for node in nodes:
+        await asyncio.to_thread(node.kill)
+    await asyncio.sleep(3)
+    # Together: a node that was not the last to go waits for the others.
+    await asyncio.gather(*(asyncio.to_thread(node.start, START_TIMEOUT_S) for node in nodes))
+
+
+async def leader(rig: Rig, nodes: list[ClusterNode]) -> ClusterNode:
+    queue = rig.operator.names.queue("chaos", "commands")
+    listed = await asyncio.to_thread(nodes[0].ctl, "list_queues", "name", "leader", timeout_s=120)
+    name = next(line.split()[1] for line in listed.splitlines() if line.split()[:1] == [queue])
+    return next(node for node in nodes if node.node_name == name)
+
+
+async def kill_leader(rig: Rig, nodes: list[ClusterNode]) -> None:
+    await kill_and_start(await leader(rig, nodes))
+
+
+async def kill_each(_rig: Rig, nodes: list[ClusterNode]) -> None:
+    for node in nodes:
+        await kill_and_start(node)
+
+
+async def kill_all(_rig: Rig, nodes: list[ClusterNode]) -> None:
+    await kill_and_start(*nodes)
+
+
+@pytest.mark.parametrize(
+    ("fault", "strike"),
+    [
+        pytest.param("3 nodes, the queue's leader killed", kill_leader, id="leader"),
+        pytest.param("3 nodes, killed one after the other", kill_each, id="each"),
+        pytest.param("3 nodes, killed at once", kill_all, id="all"),
+    ],
+)
+async def test_nodes_of_a_cluster_are_killed(
+    cluster_rig: Rig, cluster: list[ClusterNode], fault: str, strike: Strike, findings: list[Finding]
+) -> None:
+    rig = cluster_rig
+    await rig.start("witness")
+    await rig.start(count=2)
+    await rig.load(rate=25.0)
+
+    await strike(rig, cluster)
+    await rig.recovered()
+    finding, judgement = await rig.judged(fault)
+    findings.append(finding)
+
+    assert judgement.problems == {}
+    assert finding.held
