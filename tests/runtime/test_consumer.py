@@ -310,6 +310,26 @@ async def test_a_handler_that_takes_too_long_is_stopped_and_tried_again() -> Non
     assert runs == [1, 2]
 
 
+async def test_a_handler_that_awaits_what_somebody_cancelled_has_failed_and_does_not_go_round() -> None:
+    orders = Service("orders", retry=RetryPolicy(immediate=0, delays_s=()))
+    runs = []
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        runs.append(context.attempt)
+        work = asyncio.get_running_loop().create_future()
+        work.cancel()
+        await work
+
+    async with Stage(orders) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        await stage.settled()
+
+        [letter] = stage.dead("orders")
+        assert runs == [1]
+        assert "cancelled" in letter.fault.reason
+
+
 async def test_the_fault_of_a_slow_handler_names_its_deadline() -> None:
     orders = Service("orders", retry=RetryPolicy(immediate=0, delays_s=()))
 

@@ -1,6 +1,8 @@
 import asyncio
+from contextlib import suppress
 
 from messaging.runtime.tasks import Tasks
+from tests.support.logs import Logs
 
 
 async def test_tasks_are_counted_until_they_end() -> None:
@@ -54,6 +56,24 @@ async def test_cancelling_waits_for_the_tasks_last_words() -> None:
 
     assert words == ["goodbye"]
     assert len(tasks) == 0
+
+
+async def test_a_task_that_does_not_let_itself_be_cancelled_is_left_behind_and_named(logs: Logs) -> None:
+    tasks, gate = Tasks(), asyncio.Event()
+
+    async def refuse() -> None:
+        while not gate.is_set():
+            with suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    tasks.spawn(refuse(), name="messaging.orders.commands 0f3a")
+    await asyncio.sleep(0)
+    await tasks.cancel(timeout_s=0.01)
+
+    [entry] = logs.of("task.abandoned")
+    assert (entry["owners"], entry["count"]) == (["messaging.orders.commands"], 1)
+    gate.set()
+    assert await tasks.drain(timeout_s=1.0)
 
 
 async def test_cancelling_nothing_is_fine() -> None:
