@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from messaging.security.bundle_edit import Content
+from messaging.security.suite import SUITE_2, XWING
 
 __all__ = ["differences"]
 
 _ROLES: Final = {"sign": "signing key", "enc": "encryption key"}
-_KNOWN: Final = frozenset({"version", "issued", "expires", "services", "operators", "groups", "revoked", "policy"})
+_KNOWN: Final = frozenset(
+    {"suites", "version", "issued", "expires", "services", "operators", "groups", "revoked", "policy"}
+)
 _SECTIONS: Final = (("services", "service"), ("operators", "operator"))
 
 
@@ -24,6 +27,7 @@ def differences(old: Content, new: Content) -> list[str]:
         *_groups(old["groups"], new["groups"]),
         *_revocations(old["revoked"], new["revoked"]),
         *_policy(old["policy"], new["policy"]),
+        *_suites(old["suites"], new["suites"]),
         *_rest(old, new),
         *_times(old, new),
     ]
@@ -61,7 +65,8 @@ def _keys(what: str, old: list[Content], new: list[Content]) -> Iterator[str]:
         if kid not in after:
             yield f"{named} is gone (it was {before[kid]['state']})"
         elif kid not in before:
-            yield f"{named} is new: {after[kid]['state']}{_planned(after[kid])}"
+            hybrid = ", post-quantum" if after[kid]["alg"] == XWING else ""
+            yield f"{named} is new: {after[kid]['state']}{hybrid}{_planned(after[kid])}"
         else:
             yield from _changed_key(named, before[kid], after[kid])
 
@@ -125,6 +130,19 @@ def _grants(policy: Content) -> set[str]:
         f"{row['operator']} may replay {row['name']} in {row['to']}{', by force too' if row['force'] else ''}"
         for row in policy["replay"]
     }
+
+
+def _suites(old: list[int], new: list[int]) -> Iterator[str]:
+    if old[0] != new[0]:
+        yield f"messages are sealed in {_suite(new[0])}; they were in {_suite(old[0])}"
+    for number in sorted({*new} - {*old}):
+        yield f"{_suite(number)} is accepted"
+    for number in sorted({*old} - {*new}):
+        yield f"{_suite(number)} is no longer accepted: whatever is still under way in it is refused"
+
+
+def _suite(number: int) -> str:
+    return f"suite {number} (post-quantum)" if number == SUITE_2 else f"suite {number}"
 
 
 def _rest(old: Content, new: Content) -> Iterator[str]:

@@ -108,9 +108,14 @@ def with_part(content: Content, part: PublicPart) -> Content:
 
     Keys of an unknown identity are active at once, for nobody relies on others. New keys of a known one are `next`:
     they are published before they are used.
+
+    Raises:
+        ConfigurationError: Nothing could be sealed to the new identity: it has no key of the suite in use.
     """
     changed = _copy(content)
     section = _section(changed, part.identity)
+    if part.identity not in section:
+        _check_suite(part, content["suites"][0])
     state = "next" if part.identity in section else "active"
     entry = section.setdefault(part.identity, {"sign": [], "enc": []})
     _add_keys(entry["sign"], part.signing, state)
@@ -229,6 +234,15 @@ def _copy(content: Content) -> Content:
 def _section(content: Content, identity: str) -> dict[str, Any]:
     section: dict[str, Any] = content["operators" if is_operator(identity) else "services"]
     return section
+
+
+def _check_suite(part: PublicPart, number: int) -> None:
+    for name, keys in ((part.identity, part.encryption), *part.groups.items()):
+        if number not in {key.suite for key in keys}:
+            raise ConfigurationError(
+                f"the public part of {part.identity!r} has no key of suite {number} for {name!r}, and messages are "
+                f"sealed in that: `messaging keys rotate {part.identity} --suite {number}`, and export it again"
+            )
 
 
 def _add_keys(entries: list[Content], keys: Sequence[VerifyKey] | Sequence[EncryptionKey], state: str) -> None:

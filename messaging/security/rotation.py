@@ -44,10 +44,11 @@ class KeyFact:
 
     Attributes:
         kid: Id, hex digits.
-        role: What it is for: `sign`, `enc`, or a group.
+        role: What it is for: `sign`, `enc`, or a group; of suite 2 with the suite, `enc of suite 2`.
         state: Its state now; a revocation outranks the entry.
         since_ms: When the first bundle with this state was issued, Unix milliseconds.
         not_before_ms, not_after_ms: Planned times; None is open.
+        is_needed: Whether its role must have an active key: not when it is of a suite that nobody seals in.
     """
 
     kid: str
@@ -56,6 +57,7 @@ class KeyFact:
     since_ms: int
     not_before_ms: int | None = None
     not_after_ms: int | None = None
+    is_needed: bool = True
 
     @property
     def retiring_since_ms(self) -> int | None:
@@ -159,10 +161,10 @@ def _destroy_or_publish(keys: Iterable[KeyFact], timing: Timing, *, now_ms: int,
 
 
 def _idle_roles(keys: Sequence[KeyFact], *, now_ms: int) -> set[str]:
-    """Return the roles in which no key is used now."""
+    """Return the roles in which no key is used now, though one has to be."""
     used = {
         key.role
         for key in keys
         if key.state is KeyState.ACTIVE and (key.not_after_ms is None or key.not_after_ms >= now_ms)
     }
-    return {key.role for key in keys} - used
+    return {key.role for key in keys if key.is_needed} - used

@@ -5,7 +5,7 @@ first had its present state, so every bundle that was in force is kept.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,10 +17,13 @@ from messaging.security.keyring import Keyring
 from messaging.security.keys import DecryptionKey, SigningKey
 from messaging.security.public_part import PublicPart
 from messaging.security.rotation import OVERLAP_MS, KeyFact, Plan, Step
+from messaging.security.suite import ED25519, ENCRYPTION_ALGORITHMS, SUITE_1
 
-__all__ = ["facts_of", "new_keys", "plan_ahead", "take_step", "with_new_keys", "without_keys"]
+__all__ = ["facts_of", "new_keys", "plan_ahead", "suites_in_use", "take_step", "with_new_keys", "without_keys"]
 
 _REVOKED: Final = {"compromise": KeyState.COMPROMISED, "retired": KeyState.RETIRED}
+_SUITE_OF: Final = {algorithm: number for number, algorithm in ENCRYPTION_ALGORITHMS.items()}
+_IN_USE: Final = ("next", "active")
 _NEW_STATE: Final = {Step.ACTIVATE: "active", Step.RETIRE: "retired"}
 
 _Owned = Mapping[str, frozenset[str]]
@@ -57,6 +60,7 @@ def facts_of(history: Sequence[Content], identity: str, *, owned: _Owned) -> lis
                 since_ms=since_ms,
                 not_before_ms=entry["not_before"],
                 not_after_ms=entry["not_after"],
+                is_needed=entry["alg"] == ED25519 or _SUITE_OF[entry["alg"]] == present["suites"][0],
             )
         )
     if not facts:
@@ -99,10 +103,12 @@ def plan_ahead(content: Content, part: PublicPart, *, at_ms: int) -> Content:
     owned = {group: frozenset(key.kid.hex() for key in keys) for group, keys in part.groups.items()}
     before = {entry["kid"] for _, entry in _entries(content, part.identity, owned)}
     changed = with_part(content, part)
-    for _, entry in _entries(changed, part.identity, owned):
+    rows = list(_entries(changed, part.identity, owned))
+    renewed = {role for role, entry in rows if entry["kid"] not in before}
+    for role, entry in rows:
         if entry["kid"] not in before:
             entry["state"], entry["not_before"] = "active", at_ms
-        elif entry["state"] == "active" and entry["not_after"] is None:
+        elif role in renewed and entry["state"] == "active" and entry["not_after"] is None:
             entry["not_after"] = at_ms + OVERLAP_MS
     return changed
 
@@ -115,14 +121,29 @@ def new_keys(keyring: Keyring, content: Content) -> frozenset[str]:
     return frozenset((held | {kid for kids in owned.values() for kid in kids}) - known)
 
 
-def with_new_keys(keyring: Keyring) -> Keyring:
-    """Return the keyring with one fresh key more in each role; those before stay."""
-    decryption = DecryptionKey.generate(keyring.realm)
-    groups = {group: {**keys, **_fresh(keyring.realm)} for group, keys in keyring.groups.items()}
+def suites_in_use(content: Content, identity: str) -> frozenset[int]:
+    """Return the suites that an identity needs new encryption keys of when it rotates.
+
+    That is the one that messages are sealed in, and those of its keys that are not on their way out.
+    """
+    entries = _entries(content, identity, {})
+    kept = {entry["alg"] for _, entry in entries if entry["state"] in _IN_USE} - {ED25519}
+    return frozenset({content["suites"][0], *(_SUITE_OF[algorithm] for algorithm in kept)})
+
+
+def with_new_keys(keyring: Keyring, suites: Iterable[int] | None = None) -> Keyring:
+    """Return the keyring with one fresh key more in each role; those before stay.
+
+    Args:
+        keyring: What it was.
+        suites: Suites of the new encryption keys; None: those that it has keys of.
+    """
+    chosen = sorted({key.suite for key in keyring.decryption.values()} if suites is None else {*suites})
+    groups = {group: {**keys, **_fresh(keyring.realm, chosen)} for group, keys in keyring.groups.items()}
     return replace(
         keyring,
         signing=(*keyring.signing, SigningKey.generate(keyring.realm)),
-        decryption={**keyring.decryption, decryption.kid: decryption},
+        decryption={**keyring.decryption, **_fresh(keyring.realm, chosen)},
         groups=groups,
     )
 
@@ -140,9 +161,9 @@ def without_keys(keyring: Keyring, kids: frozenset[str]) -> Keyring:
     )
 
 
-def _fresh(realm: str) -> dict[bytes, DecryptionKey]:
-    key = DecryptionKey.generate(realm)
-    return {key.kid: key}
+def _fresh(realm: str, suites: Iterable[int]) -> dict[bytes, DecryptionKey]:
+    keys = [DecryptionKey.generate(realm, suite) for suite in suites]
+    return {key.kid: key for key in keys}
 
 
 def _entries(content: Content, identity: str, owned: _Owned) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -150,11 +171,17 @@ def _entries(content: Content, identity: str, owned: _Owned) -> Iterator[tuple[s
     found = content["operators" if is_operator(identity) else "services"].get(identity, {"sign": [], "enc": []})
     for role in ("sign", "enc"):
         for entry in found[role]:
-            yield role, entry
+            yield _role(role, entry), entry
     for group, kids in owned.items():
         for entry in content["groups"].get(group, {"enc": []})["enc"]:
             if entry["kid"] in kids:
-                yield group, entry
+                yield _role(group, entry), entry
+
+
+def _role(name: str, entry: Mapping[str, Any]) -> str:
+    # Keys of two suites stand beside each other: a new one of suite 2 takes nothing over from one of suite 1.
+    suite = _SUITE_OF.get(entry["alg"], SUITE_1)
+    return name if suite == SUITE_1 else f"{name} of suite {suite}"
 
 
 def _lists(content: Content, identity: str) -> Iterator[list[dict[str, Any]]]:
