@@ -195,6 +195,11 @@ class TestFiles:
         assert f"cannot read {tmp_path / 'nowhere'} (No such file or directory)" in str(caught.value)
         assert f"MESSAGING_TLS_{field.upper()}" in str(caught.value)
 
+    async def test_what_is_wrong_with_a_file_is_said_by_the_connection(self, tmp_path: Path) -> None:
+        said = await refused(f"amqps://localhost:{free_port()}/", Tls(ca_file=tmp_path / "nowhere"))
+
+        assert said.startswith(f"cannot read {tmp_path / 'nowhere'}")
+
     def test_a_key_of_another_certificate(self, authority: Authority) -> None:
         one, other = authority.issue_client("one", "one"), authority.issue_client("other", "other")
 
@@ -221,6 +226,13 @@ class TestFiles:
 
         with pytest.raises(ConfigurationError, match="sealed with a passphrase"):
             Tls(cert_file=issued.certificate, key_file=sealed).context()
+
+
+@broker
+async def test_a_broker_that_accepts_refuses_nothing(tls_node: TlsNode, issued: Issued) -> None:
+    tls = tls_of_client(tls_node, issued)
+
+    assert await refusal_after_handshake(tls, host="localhost", port=tls_node.tls_port) is None
 
 
 async def test_nobody_there_refuses_nothing() -> None:
