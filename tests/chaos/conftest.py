@@ -125,12 +125,17 @@ async def cluster_rig(cluster: list[ClusterNode], run_folder: Path, seed: int) -
 
 
 @pytest.fixture(scope="session")
-def findings(_chaos_node: PrivateNode) -> Iterator[list[Finding]]:
-    """What all runs of the session show; the report is written at its end."""
-    found: list[Finding] = []
+def _findings(_chaos_node: PrivateNode) -> tuple[list[Finding], list[str]]:
     if not _chaos_node.is_ready:
         start_node(_chaos_node)
-    machine = describe_machine(_chaos_node.ctl("eval", "rabbit_misc:version().", timeout_s=90).strip().strip('"'))
+    version = _chaos_node.ctl("eval", "rabbit_misc:version().", timeout_s=90).strip().strip('"')
+    return [], describe_machine(version)
+
+
+@pytest.fixture
+def findings(_findings: tuple[list[Finding], list[str]]) -> Iterator[list[Finding]]:
+    """What the runs of the session show; the report is written after each, so that an interrupted session has one."""
+    found, machine = _findings
     yield found
     report = write_report(BUILD, found, machine=machine)
     print(f"\n{report.read_text()}")  # noqa: T201 - the report is what the run is for
