@@ -46,6 +46,7 @@ class Handling:
         replayed_by, replay_reason: Of replays.
         replays, earlier_attempts: Of replays: the history that the operator's wrapper tells.
         is_forged: Nothing of it may be believed.
+        is_buried: Its dead letter is confirmed.
     """
 
     delivery: Delivery
@@ -64,6 +65,7 @@ class Handling:
     replays: int = 0
     earlier_attempts: int = 0
     is_forged: bool = False
+    is_buried: bool = False
     words: dict[str, object] = field(default_factory=dict)
 
     @property

@@ -24,7 +24,7 @@ from messaging.runtime.router import FIRST_RUNG_MS
 from messaging.security.content import pack_fault
 from messaging.security.suite import fault_id
 from messaging.security.verified import Verified
-from messaging.stores.base import Inbox
+from messaging.stores.base import Inbox, StoreUnavailableError
 
 __all__ = ["Settler"]
 
@@ -87,9 +87,11 @@ class Settler:
 
     async def give_back(self, handling: Handling) -> None:
         """Return the delivery to its queue, unhandled, and its lease to the inbox."""
-        await self._release(handling)
-        handling.delivery.give_back()
-        self._count("given_back")
+        try:
+            await self._let_go(handling)
+        finally:
+            handling.delivery.give_back()
+            self._count("given_back")
 
     async def abandon(self, handling: Handling) -> None:
         """Give up on a delivery that a defect of this library stopped half-way.
@@ -97,13 +99,15 @@ class Settler:
         It comes back and is counted, so that the crash fuse ends the round; a queue that does not count would go round
         for ever, but there its caller runs into a timeout.
         """
-        await self._release(handling)
-        if handling.part is Part.REQUESTS:
-            handling.delivery.ack()
-        else:
-            handling.delivery.reject()
-        self._count("abandoned")
-        log.error("delivery.abandoned", **handling.described())
+        try:
+            await self._let_go(handling)
+        finally:
+            if handling.part is Part.REQUESTS:
+                handling.delivery.ack()
+            else:
+                handling.delivery.reject()
+            self._count("abandoned")
+            log.error("delivery.abandoned", **handling.described())
 
     async def _carry_out(self, handling: Handling, verdict: Verdict) -> None:
         match verdict:
@@ -174,15 +178,14 @@ class Settler:
 
     async def _bury(self, handling: Handling, verdict: Bury) -> None:
         """Publish the dead letter, then record the failure: a crash between buries twice, never zero times."""
-        verified, fault = handling.verified, handling.fault
-        if verified is None or fault is None or handling.part is Part.FAULTS:
-            # Unverified, or a fault that itself fails: moved as it is, and nobody is told; no echo.
-            await self._bury_raw(handling)
-        else:
-            await self._bury_with(handling, verified, fault)
+        if not handling.is_buried:
+            # What comes after may have to be tried again while the database is away: one letter is enough.
+            await self._write_letter(handling)
+            handling.is_buried = True
         if handling.holds_lease:
             await self._inbox.fail(handling.lease)
         self._count("buried")
+        fault = handling.fault
         log.error(
             "delivery.buried",
             reason=verdict.reason,
@@ -190,6 +193,14 @@ class Settler:
             fault=None if fault is None else fault.reason,
             **handling.described(),
         )
+
+    async def _write_letter(self, handling: Handling) -> None:
+        verified, fault = handling.verified, handling.fault
+        if verified is None or fault is None or handling.part is Part.FAULTS:
+            # Unverified, or a fault that itself fails: moved as it is, and nobody is told; no echo.
+            await self._bury_raw(handling)
+        else:
+            await self._bury_with(handling, verified, fault)
 
     async def _bury_with(self, handling: Handling, verified: Verified, fault: Fault) -> None:
         total = fault.marked(attempts=fault.attempts + handling.earlier_attempts)
@@ -259,6 +270,13 @@ class Settler:
             size_bytes=len(handling.delivery.body),
             suppressed=suppressed,
         )
+
+    async def _let_go(self, handling: Handling) -> None:
+        """Release the lease if the inbox can be told; the delivery returns in any case, or its place is lost."""
+        try:
+            await self._release(handling)
+        except StoreUnavailableError as error:
+            log.warning("delivery.unsettled", reason=str(error), **handling.described())
 
     async def _release(self, handling: Handling) -> None:
         if handling.holds_lease:

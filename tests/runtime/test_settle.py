@@ -14,6 +14,9 @@ from messaging.runtime.settle import SAMPLE_MAX_BYTES, SAMPLES_PER_S
 from messaging.security.content import pack_fault
 from messaging.security.outer import leaf_of
 from messaging.security.suite import fault_id
+from messaging.stores.base import Reservation, StoreUnavailableError
+from messaging.stores.memory import MemoryInbox
+from messaging.transports.memory.consumer import MemoryDelivery
 from tests.support.logs import Logs
 from tests.support.shop import CancelOrder, CountOrders, OrderPlaced, PlaceOrder
 from tests.support.stage import OPERATOR, Stage
@@ -260,6 +263,57 @@ async def test_while_the_dead_letter_queue_is_gone_the_letter_waits_with_its_fau
         await stage.settled()
         assert [letter.fault.reason for letter in stage.dead("orders")] == ["sold out"]
         assert stage.depth("orders", "commands") == 0
+
+
+async def test_while_the_inbox_is_away_a_letter_is_written_once_and_then_recorded(
+    monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    orders = rejecting()
+    record = MemoryInbox.fail
+    outages = iter(range(3))
+
+    async def fail(inbox: MemoryInbox, reservation: Reservation) -> bool:
+        if next(outages, None) is not None:
+            raise StoreUnavailableError("the database does not answer")
+        return await record(inbox, reservation)
+
+    monkeypatch.setattr(MemoryInbox, "fail", fail)
+    async with Stage(orders) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        await eventually(lambda: "delivery.buried" in logs.events)
+        await stage.settled()
+
+        assert len(logs.of("delivery.unsettled")) == 3
+        assert len(stage.dead("orders")) == 1
+
+
+async def test_what_is_given_back_returns_though_the_inbox_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = Service("orders")
+    started = asyncio.Event()
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def release(inbox: MemoryInbox, reservation: Reservation) -> bool:
+        raise StoreUnavailableError("the database does not answer")
+
+    monkeypatch.setattr(MemoryInbox, "release", release)
+    given_back: list[int] = []
+    give_back = MemoryDelivery.give_back
+
+    def given(delivery: MemoryDelivery) -> None:
+        given_back.append(1)
+        give_back(delivery)
+
+    monkeypatch.setattr(MemoryDelivery, "give_back", given)
+    async with Stage(orders, drain_timeout_s=0.01) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        await started.wait()
+        await orders.stop()
+
+        assert given_back == [1]
 
 
 async def test_while_the_broker_does_not_answer_nothing_is_acknowledged(logs: Logs) -> None:
