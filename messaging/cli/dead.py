@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from messaging.assembly import Operator
+from messaging.cli.dead_edit import edit
 from messaging.cli.dead_find import one_letter, services_and_selection
 from messaging.cli.dead_pass import ReplayOrder, discard_all, replay_all
 from messaging.cli.dead_select import (
@@ -274,3 +275,6 @@ def _ask(
     if not typer.confirm(f"{question} ({len(chosen)})"):
         line("Nothing was done.", stderr=True)
         raise typer.Exit(Exit.FAILURE)
+
+
+app.command("edit")(edit)
