@@ -198,8 +198,9 @@ async def _purge(store: Store) -> None:
         try:
             removed = await store.purge()
             log.debug("inbox.purged", removed=removed)
-        except StoreUnavailableError as error:
-            log.warning("inbox.unpurged", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the table must not grow for ever
+            known = isinstance(error, StoreUnavailableError)
+            log.warning("inbox.unpurged", reason=str(error) if known else f"a defect: {type(error).__name__}")
         await asyncio.sleep(_PURGE_EVERY_S)
 
 

@@ -11,7 +11,13 @@ from typing import Final
 
 import structlog
 
-from messaging.errors import ConnectionLostError, MessageTooLargeError, MessagingError, UnroutableError
+from messaging.errors import (
+    ConnectionLostError,
+    MessageTooLargeError,
+    MessagingError,
+    PublishNotConfirmedError,
+    UnroutableError,
+)
 from messaging.security.seal import restored
 from messaging.stores.base import Claimed, Outbox, StoreUnavailableError
 from messaging.transports.base import Transport
@@ -21,11 +27,14 @@ __all__ = ["Relay"]
 BATCH_ROWS: Final = 200
 # Twice a publish at its deadline. What a killed relay held waits as long, and a backlog is to drain within a minute.
 LEASE_S: Final = 30.0
-# After so many tries over hours, somebody must look at it.
+# After so many tries over hours that the broker answered, somebody must look at it.
 ATTEMPTS_MAX: Final = 100
 _POLL_S: Final = 1.0
 _DELAY_FIRST_S: Final = 1.0
 _DELAY_MAX_S: Final = 60.0
+
+# The broker is away, blocks, or a queue is full: however long that lasts, the row waits.
+_NOT_THE_ROWS_FAULT: Final = (ConnectionLostError, PublishNotConfirmedError)
 
 log = structlog.get_logger()
 
@@ -71,6 +80,10 @@ class Relay:
             except StoreUnavailableError as error:
                 log.warning("outbox.unavailable", reason=str(error))
                 count = 0
+            except Exception as error:  # noqa: BLE001 - if it ended, everything committed from now on would stay
+                # Not its words: those of a database may hold what was to be written.
+                log.warning("outbox.unavailable", reason=f"a defect: {type(error).__name__}")
+                count = 0
             self._is_idle = count == 0
             if count or self._wanted.is_set():
                 continue
@@ -107,7 +120,9 @@ class Relay:
         for row, problem in zip(rows, outcomes, strict=True):
             if problem is None:
                 continue
-            if isinstance(problem, MessageTooLargeError) or row.attempts + 1 >= ATTEMPTS_MAX:
+            if isinstance(problem, MessageTooLargeError) or (
+                row.attempts + 1 >= ATTEMPTS_MAX and not isinstance(problem, _NOT_THE_ROWS_FAULT)
+            ):
                 await self._outbox.park(row, reason=str(problem))
                 log.error("outbox.parked", message_id=row.label.message_id, type=row.label.type, reason=str(problem))
                 continue

@@ -12,6 +12,8 @@ from messaging.errors import MessageTooLargeError
 from messaging.runtime.relay import ATTEMPTS_MAX, Relay
 from messaging.stores.base import Claimed, StoreUnavailableError
 from messaging.transports.memory import MemoryBroker, MemoryTransport
+from tests.support.logs import Logs
+from tests.support.waiting import eventually
 
 
 class Rows:
@@ -22,10 +24,14 @@ class Rows:
         self.postponed: list[tuple[int, float]] = []
         self.parked: list[int] = []
         self.outages = 0
+        self.defects = 0
         self.lease_s = 0.0
 
     async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
         self.lease_s = lease_s
+        if self.defects:
+            self.defects -= 1
+            raise RuntimeError("[parameters: what was to be written]")
         if self.outages:
             self.outages -= 1
             raise StoreUnavailableError("the database does not answer")
@@ -119,6 +125,33 @@ async def test_what_can_never_leave_is_parked_and_stops_nobody(transport: Memory
     assert rows.parked == [1, 3]
     assert transport.broker.bodies("q") == [b"x"]
     assert MessageTooLargeError.transient is False
+
+
+async def test_however_long_the_broker_is_away_nothing_is_parked(transport: MemoryTransport) -> None:
+    rows = Rows(a_row(1, attempts=10 * ATTEMPTS_MAX))
+    await transport.aclose()
+
+    await a_relay(rows, transport).relay_once()
+
+    assert (rows.parked, rows.postponed) == ([], [(1, 60.0)])
+
+
+async def test_a_defect_of_the_outbox_does_not_end_it(transport: MemoryTransport, logs: Logs) -> None:
+    rows = Rows()
+    rows.defects = 1
+    relay = a_relay(rows, transport)
+    running = asyncio.create_task(relay.run())
+    try:
+        await asyncio.sleep(0)
+        rows.waiting.append(a_row(1))
+        relay.wake()
+        await eventually(lambda: not rows.waiting)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    [entry] = logs.of("outbox.unavailable")
+    assert entry["reason"] == "a defect: RuntimeError"
 
 
 async def test_it_wakes_on_a_commit_and_outlives_an_outage_of_the_store(transport: MemoryTransport) -> None:

@@ -83,7 +83,7 @@ class Database:
         """
         await self.acquire_writer()
         try:
-            with mapped():
+            with mapped(only_ours=True):
                 async with self.engine.execution_options(**{_IMMEDIATE: True}).begin() as connection:
                     yield connection
         finally:
@@ -102,18 +102,36 @@ class Database:
 
 
 class mapped:  # noqa: N801 - reads as a word: `with mapped():`
-    """Turn the trouble of a database that is not there into `StoreUnavailableError`."""
+    """Turn the trouble of a database that is not there into `StoreUnavailableError`.
+
+    Args:
+        only_ours: Whether nothing but the library's own statements runs inside. Then no message is to blame for any
+            error, such as one login too many, a server that still starts, or tables that nobody made.
+    """
+
+    def __init__(self, *, only_ours: bool = False) -> None:
+        self._gone = (*_GONE, DBAPIError) if only_ours else _GONE
 
     def __enter__(self) -> None:
         """Nothing to prepare."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Map what means that the database cannot be reached."""
-        gone = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError)
-        if isinstance(error, gone) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        if isinstance(error, self._gone) or (isinstance(error, DBAPIError) and error.connection_invalidated):
             raise StoreUnavailableError(
-                f"the database does not answer ({type(error).__name__}); is it running, and is its URL right?"
+                f"the database does not answer ({_name_of(error)}); is it running, is its URL right, and did "
+                "`create_tables` or the migrations run?"
             ) from error
+
+
+# Names that cannot be resolved and connections that fail are `OSError`, straight from the driver.
+_GONE: Final = (OperationalError, InterfaceError, PoolTimeoutError, OSError)
+
+
+def _name_of(error: BaseException) -> str:
+    """Return the class that the driver raised: the words beside it may hold values."""
+    driver = error.orig if isinstance(error, DBAPIError) else None
+    return type((driver and driver.__cause__) or driver or error).__name__
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

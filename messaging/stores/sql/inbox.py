@@ -70,7 +70,7 @@ class SqlInbox:
 
     async def state(self, key: InboxKey, *, leaf: bytes) -> RowState:
         """Return the row's state as these bytes see it."""
-        with mapped():
+        with mapped(only_ours=True):
             async with self._database.engine.connect() as connection:
                 row = (await connection.execute(select(INBOX).where(_is(key)))).one_or_none()
         return RowState.ABSENT if row is None or row.leaf != leaf else RowState(row.state)
@@ -204,7 +204,7 @@ class SqlInbox:
             "processed_at_ms": now_ms,
             "keep_until_ms": self._database.larger(literal(expires_at_ms + _SKEW_MS), now_ms + REPLAY_WINDOW_MS),
         }
-        with mapped():
+        with mapped(only_ours=True):
             insert = self._database.insert(INBOX).values(**_columns(key), **values).on_conflict_do_nothing()
             # Waits for a concurrent duplicate; as the first statement it opens the transaction.
             reply = None

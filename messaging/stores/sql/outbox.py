@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import case, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging.core.sealed import Label, Route
@@ -20,6 +20,8 @@ from messaging.stores.sql.schema import OUTBOX
 __all__ = ["SqlOutbox", "stage"]
 
 REASON_MAX_CHARS: Final = 500
+# What the column holds; a broker may be away for weeks.
+_ATTEMPTS_MAX: Final = 32_767
 
 
 async def stage(session: AsyncSession, database: Database, service: str, outgoing: Outgoing) -> None:
@@ -81,7 +83,7 @@ class SqlOutbox:
         """Give a row back for a later try."""
         await self._change(
             row,
-            attempts=OUTBOX.c.attempts + 1,
+            attempts=case((OUTBOX.c.attempts < _ATTEMPTS_MAX, OUTBOX.c.attempts + 1), else_=_ATTEMPTS_MAX),
             claimed_by=None,
             claimed_until_ms=0,
             due_at_ms=self._database.now_ms() + int(delay_s * 1000),
@@ -94,7 +96,7 @@ class SqlOutbox:
 
     async def depth(self) -> tuple[int, int]:
         """Return how many rows wait and how many are parked."""
-        with mapped():
+        with mapped(only_ours=True):
             async with self._database.engine.connect() as connection:
                 counted = await connection.execute(
                     select(OUTBOX.c.is_parked, func.count())

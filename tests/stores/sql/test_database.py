@@ -1,12 +1,15 @@
 import asyncio
 import time
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import literal, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from messaging.stores.base import StoreUnavailableError
+from messaging.stores.base import InboxKey, StoreUnavailableError
+from messaging.stores.sql import SqlStore
 from messaging.stores.sql.database import Database, mapped
 
 
@@ -53,6 +56,28 @@ async def test_a_database_that_is_not_there_is_local_trouble() -> None:
         await Database(engine).create_tables()
 
 
+async def test_a_host_that_has_no_address_is_local_trouble() -> None:
+    engine = create_async_engine("postgresql+asyncpg://nobody@nowhere.invalid/none")
+
+    with pytest.raises(StoreUnavailableError, match="gaierror"):
+        await Database(engine).create_tables()
+
+
+async def test_tables_that_nobody_made_are_local_trouble(engine: AsyncEngine) -> None:
+    key = InboxKey("orders", "users", uuid4())
+
+    with pytest.raises(StoreUnavailableError, match="create_tables"):
+        await SqlStore(engine).inbox.reserve(key, leaf=b"1" * 32, expires_at_ms=1, lease_s=1)
+
+
+@pytest.mark.postgres
+async def test_a_login_that_the_server_does_not_admit_now_is_local_trouble(postgres_url: str) -> None:
+    engine = create_async_engine(make_url(postgres_url).set(username="nobody_there"))
+
+    with pytest.raises(StoreUnavailableError, match="InvalidAuthorizationSpecificationError"):
+        await Database(engine).create_tables()
+
+
 async def test_sqlite_waits_for_the_disk_and_writes_ahead(tmp_path: object) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
     Database(engine)
@@ -67,5 +92,7 @@ async def test_sqlite_waits_for_the_disk_and_writes_ahead(tmp_path: object) -> N
 def test_other_errors_pass_through() -> None:
     with pytest.raises(ValueError, match="mine"), mapped():
         raise ValueError("mine")
+    with pytest.raises(IntegrityError), mapped():
+        raise IntegrityError("INSERT", {}, Exception("twice"))
     with pytest.raises(StoreUnavailableError), mapped():
         raise OperationalError("SELECT 1", {}, Exception("gone"))
