@@ -20,6 +20,7 @@ from messaging.security.keyring import Keyring
 from messaging.security.keys import KEY_BYTES, DecryptionKey, VerifyKey
 from messaging.security.public_part import fingerprint, part_of
 from messaging.security.roots import load_pins
+from messaging.security.suite import SUITE_1, SUITE_2
 
 __all__ = ["app"]
 
@@ -54,6 +55,9 @@ def generate(
     threshold: Annotated[
         int | None, typer.Option(help="How many roots must sign a bundle.", min=1, show_default=False)
     ] = None,
+    suite: Annotated[
+        int, typer.Option(help="2: an encryption key of the post-quantum suite too.", min=SUITE_1, max=SUITE_2)
+    ] = SUITE_1,
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Ask for a passphrase; of operators it is asked anyway.")
     ] = False,
@@ -84,9 +88,11 @@ def generate(
         realm=pins.realm,
         roots=[VerifyKey(_octets(text), realm=pins.realm) for text in pins.roots],
         threshold=pins.threshold,
+        suites=range(SUITE_1, suite + 1),
     )
     if keyring.is_operator:
-        keyring = keyring.with_group(OPS_GROUP, (DecryptionKey.generate(pins.realm),))
+        keys = [DecryptionKey.generate(pins.realm, number) for number in range(SUITE_1, suite + 1)]
+        keyring = keyring.with_group(OPS_GROUP, keys)
     path = place / keyring_file(identity)
     words = new_passphrase(
         identity, file=passphrase_file, fd=passphrase_fd, ask=passphrase or (keyring.is_operator and not path.exists())
@@ -186,9 +192,14 @@ def _show_public(keyring: Keyring, path: Path, *, as_json: bool) -> None:
         print_json({**record, **{role: [_plain(row) for row in listed if row["role"] == role] for role, _, _ in rows}})
         return
     line(f"Wrote {path}. Its public keys:")
-    table("", ("ROLE", "KEY ID", "PUBLIC KEY"), rows)
+    table("", ("ROLE", "KEY ID", "PUBLIC KEY"), [(role, kid, _shortened(public)) for role, kid, public in rows])
     line(f"Fingerprint {fingerprint(part)}")
     line(f"For the trust bundle: messaging keys export {keyring.service} -o {keyring.service.replace(':', '.')}.json")
+
+
+def _shortened(public: str) -> str:
+    # A key of suite 2 fills a screen; the id and the fingerprint stand for all of it.
+    return public if len(public) == 2 * KEY_BYTES else f"{public[:32]}… ({len(public) // 2} bytes)"
 
 
 def _plain(row: dict[str, str]) -> dict[str, str]:

@@ -25,7 +25,17 @@ from messaging.security.keyring import Keyring
 from messaging.security.public_part import export_part, part_of
 from messaging.security.roots import PINS_FILE
 from messaging.security.rotation import DEAD_LETTER_AGE_MS, OVERLAP_MS, Plan, Step, Timing, plan_rotation
-from messaging.security.rotation_steps import facts_of, new_keys, plan_ahead, take_step, with_new_keys, without_keys
+from messaging.security.rotation_steps import (
+    facts_of,
+    new_keys,
+    plan_ahead,
+    suites_in_use,
+    take_step,
+    with_new_keys,
+    without_keys,
+)
+from messaging.security.suite import SUITE_1, SUITE_2
+from messaging.security.suite_steps import with_suite
 from messaging.security.trust_folder import TrustFolder
 
 __all__ = ["TooEarlyError", "rotate"]
@@ -64,6 +74,15 @@ def rotate(
     dead_letter_days: Annotated[
         int, typer.Option(help="How old dead letters may become before they are replayed or discarded.", min=1)
     ] = DEAD_LETTER_AGE_MS // DAY_MS,
+    suite: Annotated[
+        int | None,
+        typer.Option(
+            help="Publish keys of this suite beside those in use: 2 is post-quantum.",
+            min=SUITE_1,
+            max=SUITE_2,
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which step is next, and when.")] = False,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
@@ -72,6 +91,9 @@ def rotate(
 
     It works on the key file and on the draft of the next trust bundle; `messaging trust sign` puts that in force. A
     step that comes too early would lose messages and is refused with its earliest time.
+
+    With --suite it adds keys of another suite, which take nothing over: messages are sealed to them when the bundle
+    says so (`messaging trust suites`).
 
     Where only the key file is, the first step adds new keys to it; `messaging keys export` and, where the bundle is
     made, `messaging trust add` publish them.
@@ -87,9 +109,12 @@ def rotate(
     path = key_path(identity, folder)
     keyring, passphrase = opened(path, file=passphrase_file, fd=passphrase_fd) if path.exists() else (None, None)
     if not (trust_place(trust) / PINS_FILE).exists():
-        _extend(keyring, path, passphrase)
+        _extend(keyring, path, passphrase, suite=suite)
         return
     work = _Rotation(identity, trust_folder(trust), keyring, dead_letter_age_ms=dead_letter_days * DAY_MS)
+    if suite is not None:
+        work.add_suite(suite, path, passphrase, alone=planned is None and not (begin or dry_run))
+        return
     plan = work.plan(begin=begin)
     if planned is not None and plan.step is not Step.PUBLISH:
         raise UsageError(
@@ -157,6 +182,23 @@ class _Rotation:
         write_keyring(without_keys(self._keyring, kids), path, passphrase=passphrase, replace=True)
         return True
 
+    def add_suite(self, suite: int, path: Path, passphrase: bytes | None, *, alone: bool) -> None:
+        """Publish keys of another suite beside those in use; `alone` when nothing else is asked for."""
+        if not alone:
+            raise UsageError("--suite adds keys and nothing else: leave out --planned, --begin and --dry-run")
+        self.check_draft()
+        keyring, content = self._held(path), self.trust.content()
+        if not new_keys(keyring, content):
+            keyring = with_suite(keyring, suite)
+            write_keyring(keyring, path, passphrase=passphrase, replace=True)
+        self._propose(with_part(content, part_of(keyring)))
+        self.trust.keep_part(export_part(keyring), part_of(keyring))
+        line(f"{self._identity}: keys of suite {suite} are published as next, beside those in use.")
+        line(f"{path} has changed: install it with every replica and restart them, before the bundle is in force.")
+        settled = shown_time(self.now_ms + self._timing.settle_ms)
+        show_draft(self.trust)
+        line(f"Next: make them active, not before {settled}: messaging keys rotate {self._identity}")
+
     def show_next(self, plan: Plan, *, planned_ms: int | None) -> None:
         """Say which step follows and when it may be taken at the earliest."""
         following = _FOLLOWING.get(plan.step)
@@ -179,15 +221,10 @@ class _Rotation:
     def _publish(
         self, plan: Plan, content: Content, path: Path, passphrase: bytes | None, *, at_ms: int | None
     ) -> bool:
-        keyring = self._keyring
-        if keyring is None:
-            raise ConfigurationError(
-                f"no key file at {path}, and new keys go into it: name its folder with --keys; or run this where it "
-                f"is, `messaging keys export {self._identity}` there, and `messaging trust add` the file here"
-            )
+        keyring = self._held(path)
         # Keys of an earlier run whose draft came to nothing are used, not forgotten.
         has_new = bool(new_keys(keyring, content))
-        keyring = keyring if has_new else with_new_keys(keyring)
+        keyring = keyring if has_new else with_new_keys(keyring, suites_in_use(content, self._identity))
         part = part_of(keyring)
         changed = with_part(content, part) if at_ms is None else plan_ahead(content, part, at_ms=at_ms)
         if plan.is_urgent:
@@ -200,6 +237,14 @@ class _Rotation:
         self._propose(changed)
         self.trust.keep_part(export_part(keyring), part)
         return True
+
+    def _held(self, path: Path) -> Keyring:
+        if self._keyring is None:
+            raise ConfigurationError(
+                f"no key file at {path}, and new keys go into it: name its folder with --keys; or run this where it "
+                f"is, `messaging keys export {self._identity}` there, and `messaging trust add` the file here"
+            )
+        return self._keyring
 
     def _propose(self, content: Content) -> None:
         self.trust.propose(content, now_ms=self.now_ms)
@@ -216,11 +261,12 @@ class _Rotation:
         return {group: frozenset(key.kid.hex() for key in keys) for group, keys in groups.items()}
 
 
-def _extend(keyring: Keyring | None, path: Path, passphrase: bytes | None) -> None:
+def _extend(keyring: Keyring | None, path: Path, passphrase: bytes | None, *, suite: int | None) -> None:
     if keyring is None:
         read_head(path)
         return
-    write_keyring(with_new_keys(keyring), path, passphrase=passphrase, replace=True)
+    extended = with_new_keys(keyring) if suite is None else with_suite(keyring, suite)
+    write_keyring(extended, path, passphrase=passphrase, replace=True)
     name = keyring.service
     line(f"{path} has new keys beside those in use. Install it with every replica and restart them. Then:")
     line(f"  here                         messaging keys export {name} -o {name.replace(':', '.')}.json")

@@ -17,6 +17,8 @@ from messaging.errors import ConfigurationError
 from messaging.security.bundle import EncryptionEntry, SigningEntry, TrustBundle
 from messaging.security.bundle_format import verify_bundle
 from messaging.security.development_files import Contract, InitReport, init_development
+from messaging.security.keys import EncryptionKey
+from messaging.security.suite import SUITE_1, SUITE_2
 from messaging.security.trust import BUNDLE_FILE
 from messaging.settings import Settings
 
@@ -43,6 +45,15 @@ def init(
         ),
     ] = None,
     dev: Annotated[bool, typer.Option("--dev", help="Development keys: 14 days, this machine only.")] = False,
+    suite: Annotated[
+        int | None,
+        typer.Option(
+            help="With --dev: suite of all keys, 2 is post-quantum; default: that of the folder, or 1.",
+            min=SUITE_1,
+            max=SUITE_2,
+            show_default=False,
+        ),
+    ] = None,
     operator: Annotated[str, typer.Option(help="With --dev: who may send by hand and replay.")] = "dev",
     roots: Annotated[
         Path | None, typer.Option(help="Real trust: the roots file, trust.roots.", show_default=False)
@@ -94,6 +105,7 @@ def init(
         {service.name: Contract(handles=service.subscriptions) for service in services},
         ambient=real_ambient(),
         operator=operator,
+        suite=suite,
     )
     if as_json:
         print_json(
@@ -168,6 +180,7 @@ def _show_bundle(bundle: TrustBundle) -> None:
     kind = "development " if bundle.is_development else ""
     line(f"Trust bundle version {bundle.version} of {kind}realm {bundle.realm}")
     line(f"issued {shown_time(bundle.issued_at_ms)}, {until} ({shown_time(bundle.expires_at_ms)})")
+    line(f"suites {', '.join(map(str, bundle.suites))}: messages are sealed in suite {bundle.suite}")
     table("Keys", ("IDENTITY", "ROLE", "KEY ID", "STATE", "PLANNED"), _key_rows(bundle))
     rules = [(r.sender, r.kind.word, r.name, r.to) for r in bundle.policy.rules]
     table("May send", ("FROM", "KIND", "NAME", "TO"), rules)
@@ -189,11 +202,15 @@ def _key_rows(bundle: TrustBundle) -> list[tuple[str, str, str, str, str]]:
         for kid, entry in entries.items()
     ]
     rows += [
-        (identity, "encrypt", entry.key.kid.hex(), entry.state.value, _planned(entry))
+        (identity, _use(entry.key), entry.key.kid.hex(), entry.state.value, _planned(entry))
         for identity, found in sorted(bundle.encryption.items())
         for entry in found
     ]
     return sorted(rows)
+
+
+def _use(key: EncryptionKey) -> str:
+    return "encrypt" if key.suite == SUITE_1 else f"encrypt, suite {key.suite}"
 
 
 def _planned(entry: SigningEntry | EncryptionEntry) -> str:
@@ -210,6 +227,7 @@ def _record(bundle: TrustBundle) -> dict[str, object]:
         "version": bundle.version,
         "issued_at_ms": bundle.issued_at_ms,
         "expires_at_ms": bundle.expires_at_ms,
+        "suites": list(bundle.suites),
         "max_lifetime_ms": bundle.max_lifetime_ms,
         "services": bundle.services,
         "operators": bundle.operators,
@@ -230,6 +248,7 @@ app.command("add")(trust_change.add)
 app.command("remove")(trust_change.remove)
 app.command("allow")(trust_change.allow_)
 app.command("deny")(trust_change.deny_)
+app.command("suites")(trust_change.suites)
 app.command("revoke")(trust_change.revoke_)
 app.command("renew")(trust_change.renew)
 app.command("discard")(trust_change.discard)

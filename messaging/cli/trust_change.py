@@ -1,4 +1,4 @@
-"""`messaging trust add`, `remove`, `allow`, `deny`, `revoke`, `renew`, `discard`: the draft of the next bundle.
+"""`messaging trust add`, `remove`, `allow`, `deny`, `suites`, `revoke`, `renew`, `discard`: the next bundle's draft.
 
 None of them needs a private key or takes effect by itself: root keys sign the draft.
 """
@@ -13,11 +13,13 @@ from messaging.ambient import real_ambient
 from messaging.cli.drafts import show_draft
 from messaging.cli.files import read_input
 from messaging.cli.key_place import TrustOption, trust_folder
-from messaging.cli.render import line
+from messaging.cli.keys_rotate import TooEarlyError
+from messaging.cli.render import line, shown_time
 from messaging.security.bundle_edit import LIFE_MS, Content, allow, deny, revoke, with_part, without_identity
 from messaging.security.public_part import fingerprint, import_part
+from messaging.security.suite_steps import earliest_ms, with_suites
 
-__all__ = ["add", "allow_", "deny_", "discard", "remove", "renew", "revoke_"]
+__all__ = ["add", "allow_", "deny_", "discard", "remove", "renew", "revoke_", "suites"]
 
 DAY_MS: Final = 24 * 3_600_000
 
@@ -136,6 +138,36 @@ def renew(*, trust: TrustOption = None, days: _Days = LIFE_MS // DAY_MS) -> None
     Example: [bold]messaging trust renew --days 30[/bold]
     """
     _change(trust, days, lambda content: content)
+
+
+def suites(
+    numbers: Annotated[
+        str, typer.Argument(metavar="LIST", help="Such as 2,1: senders use the first.", show_default=False)
+    ],
+    *,
+    trust: TrustOption = None,
+    days: _Days = LIFE_MS // DAY_MS,
+) -> None:
+    """Set the suites of the next bundle: messages are sealed in the first, the others are accepted.
+
+    From suite 1 to the post-quantum suite 2: keys for all (`messaging keys rotate NAME --suite 2`), then 1,2, then 2,1,
+    then 2. A step that would lose messages is refused; one that comes too early says from when it will not.
+
+    Exit codes: 0 done, 1 too early.
+
+    Example: [bold]messaging trust suites 2,1 --trust trust[/bold]
+    """
+    chosen = [int(number) if number in ("1", "2") else 0 for number in numbers.split(",")]
+    now_ms = real_ambient().now_ms()
+    folder = trust_folder(trust)
+    content = with_suites(folder.content(), chosen, now_ms=now_ms)
+    earliest = earliest_ms(folder.history(), chosen)
+    if now_ms < earliest:
+        raise TooEarlyError(
+            f"too early for suites {numbers}: from {shown_time(earliest)}; before that messages would be lost"
+        )
+    folder.propose(content, now_ms=now_ms, life_ms=days * DAY_MS)
+    show_draft(folder)
 
 
 def discard(*, trust: TrustOption = None) -> None:

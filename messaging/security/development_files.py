@@ -15,13 +15,13 @@ from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
 from messaging.security.bundle import OPS_GROUP
 from messaging.security.bundle_format import BUNDLE_MAX, DEVELOPMENT_REALM, sign_bundle, verify_bundle
-from messaging.security.development import LIFE_MS, development_payload, identity_entry, key_entry, send_rules
+from messaging.security.development import LIFE_MS, development_payload, encryption_entry, identity_entry, send_rules
 from messaging.security.keyfile import keyring_file, load_keyring, write_keyring
 from messaging.security.keyring import Keyring
-from messaging.security.keys import KEY_BYTES, DecryptionKey, SigningKey
+from messaging.security.keys import DECRYPTION_KEY_BYTES, KEY_BYTES, DecryptionKey, SigningKey
 from messaging.security.private_files import read_private, write_file
 from messaging.security.strict_json import dump_json, load_json
-from messaging.security.suite import X25519, fresh_bytes
+from messaging.security.suite import SUITE_1, fresh_bytes
 from messaging.security.trust import BUNDLE_FILE
 
 __all__ = ["ROOT_FILE", "Contract", "InitReport", "init_development"]
@@ -81,7 +81,7 @@ class _Workshop:
 
 
 def init_development(
-    folder: Path, services: Mapping[str, Contract], *, ambient: Ambient, operator: str = "dev"
+    folder: Path, services: Mapping[str, Contract], *, ambient: Ambient, operator: str = "dev", suite: int | None = None
 ) -> InitReport:
     """Make development keys and a bundle, or add services to those that are there.
 
@@ -90,6 +90,7 @@ def init_development(
         services: Contracts by service.
         ambient: Gives the time.
         operator: Who may send by hand and replay, with or without `ops:`.
+        suite: Suite of all keys; None: that of the folder, 1 of a new one.
 
     Raises:
         ConfigurationError: The folder holds keys that are not for development, a name breaks the grammar, or a file
@@ -99,7 +100,7 @@ def init_development(
     if not is_operator(person):
         raise ConfigurationError(f"{operator!r} cannot name an operator: use a to z, 0 to 9, _ and -, a letter first")
     created = _made_folder(folder)
-    workshop = _workshop(folder)
+    workshop = _workshop(folder, suite)
     kept: list[Path] = []
     for identity in (*map(check_service, services), person):
         path = folder / keyring_file(identity)
@@ -146,10 +147,14 @@ def _made_folder(folder: Path) -> list[Path]:
     return created
 
 
-def _workshop(folder: Path) -> _Workshop:
+def _workshop(folder: Path, suite: int | None) -> _Workshop:
     root_path, bundle_path = folder / ROOT_FILE, folder / BUNDLE_FILE
     if root_path.exists():
         workshop = _unpacked(read_private(root_path), root_path)
+        if suite not in (None, workshop.group_key.suite):
+            raise ConfigurationError(
+                f"the keys in {folder} are of suite {workshop.group_key.suite}; name another folder for suite {suite}"
+            )
         if bundle_path.exists():
             raw = bundle_path.read_bytes()[: BUNDLE_MAX + 1]
             found = verify_bundle(raw, roots=[workshop.root.public], threshold=1, realm=workshop.realm)
@@ -161,11 +166,12 @@ def _workshop(folder: Path) -> _Workshop:
             f"{foreign[0]} was not made by `messaging trust init --dev`; name another folder for development keys"
         )
     realm = DEVELOPMENT_REALM + fresh_bytes(8).hex()
-    return _Workshop(SigningKey.generate(realm), DecryptionKey.generate(realm), realm)
+    return _Workshop(SigningKey.generate(realm), DecryptionKey.generate(realm, suite or SUITE_1), realm)
 
 
 def _made_keyring(identity: str, path: Path, workshop: _Workshop) -> Keyring:
-    keyring = Keyring.generate(identity, realm=workshop.realm, roots=(workshop.root.public,))
+    suites = (workshop.group_key.suite,)
+    keyring = Keyring.generate(identity, realm=workshop.realm, roots=(workshop.root.public,), suites=suites)
     if keyring.is_operator:
         keyring = keyring.with_group(OPS_GROUP, (workshop.group_key,))
     write_keyring(keyring, path)
@@ -187,9 +193,10 @@ def _bundle(workshop: _Workshop, now_ms: int) -> bytes:
         version=workshop.version,
         issued_at_ms=now_ms,
         identities=workshop.identities,
-        group_keys=[key_entry(workshop.group_key.kid, X25519, workshop.group_key.public.raw)],
+        group_keys=[encryption_entry(workshop.group_key)],
         send=send,
         subscribe=subscribe,
+        suites=(workshop.group_key.suite,),
     )
     return sign_bundle(payload, [workshop.root])
 
@@ -227,7 +234,7 @@ def _unpacked(raw: bytes, path: Path) -> _Workshop:
         fields.refuse(f"realm {realm!r} is not for development; name another folder")
     workshop = _Workshop(
         root=SigningKey(fields.octets("root", KEY_BYTES), realm=realm),
-        group_key=DecryptionKey(fields.octets("group", KEY_BYTES), realm=realm),
+        group_key=DecryptionKey(fields.octets("group", *DECRYPTION_KEY_BYTES.values()), realm=realm),
         realm=realm,
         version=fields.integer("version"),
     )

@@ -74,9 +74,9 @@ class Fields:
         """Take true or false."""
         return bool(self._take(name, bool))
 
-    def octets(self, name: str, size: int) -> bytes:
-        """Take bytes of an exact size, written in lower-case hex."""
-        return self.as_octets(self._take(name, str), size)
+    def octets(self, name: str, *sizes: int) -> bytes:
+        """Take bytes of one of the exact sizes, written in lower-case hex."""
+        return self.as_octets(self._take(name, str), *sizes)
 
     def as_octets(self, value: object, *sizes: int) -> bytes:
         """Return bytes of one of the exact sizes from their lower-case hex."""

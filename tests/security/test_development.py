@@ -5,6 +5,7 @@ import pytest
 from messaging.core.envelope import CODEC_RAW, Envelope, Kind
 from messaging.core.topology import Names, Subscriptions, dead_routing_key
 from messaging.errors import ConfigurationError
+from messaging.security.bundle import OPS_GROUP
 from messaging.security.content import pack_fault, split_fault
 from messaging.security.development import DevelopmentTrust
 from messaging.security.open import Opener
@@ -137,3 +138,14 @@ def test_two_realms_share_nothing(trust: DevelopmentTrust, clock: Clock) -> None
     other = DevelopmentTrust(ambient=clock.ambient)
 
     assert trust.join("users")[1].current.realm != other.join("users")[1].current.realm
+
+
+def test_a_realm_may_use_suite_2() -> None:
+    trust = DevelopmentTrust(ambient=Clock().ambient, suites=(2, 1))
+
+    keyring, store = trust.join("orders")
+    operator, _ = trust.operator("alice")
+
+    assert store.current.suites == (2, 1)
+    assert [key.suite for key in keyring.decryption.values()] == [2, 1]
+    assert [key.suite for key in operator.groups[OPS_GROUP].values()] == [2, 1]
