@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import and_, delete, literal, select, update
+from sqlalchemy import and_, delete, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging.core.inbox import Decision, Replaying, RowState, judge
@@ -142,7 +142,10 @@ class SqlInbox:
                 await _unit_of(reservation).close()
 
     async def fail(self, reservation: Reservation) -> bool:
-        """Record that the message was buried, and that the wrapper which replayed it is spent."""
+        """Record that the message was buried, and that the wrapper which replayed it is spent.
+
+        What ran meanwhile stays done: the same bytes may have been delivered twice, and the other delivery succeeded.
+        """
         await self.undo(reservation)
         now_ms = self._database.now_ms()
         failed = {
@@ -158,7 +161,10 @@ class SqlInbox:
                 recorded.on_conflict_do_update(
                     index_elements=[INBOX.c.service, INBOX.c.sender, INBOX.c.message_id],
                     set_=failed,
-                    where=INBOX.c.leaf == reservation.leaf,
+                    where=and_(
+                        INBOX.c.leaf == reservation.leaf,
+                        or_(INBOX.c.state != RowState.DONE.value, literal(reservation.is_forced)),
+                    ),
                 )
             )
             if reservation.outer is not None:

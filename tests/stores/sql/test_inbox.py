@@ -46,6 +46,18 @@ async def test_a_message_runs_once(store: SqlStore) -> None:
     assert await store.inbox.state(message, leaf=LEAF) is RowState.DONE
 
 
+async def test_what_a_duplicate_did_meanwhile_is_not_recorded_as_failed(store: SqlStore) -> None:
+    message = key()
+    first = await reserve(store.inbox, message)
+    await store.inbox.undo(first)
+    await store.inbox.complete(await reserve(store.inbox, message))
+
+    await store.inbox.fail(first)
+
+    # An operator's replay of the first one's dead letter must not run it a second time.
+    assert await store.inbox.state(message, leaf=LEAF) is RowState.DONE
+
+
 async def test_a_concurrent_duplicate_waits_and_then_sees_it_done(store: SqlStore) -> None:
     message = key()
     first = await reserve(store.inbox, message)
