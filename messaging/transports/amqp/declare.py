@@ -7,17 +7,21 @@ exists, whatever their rights. Nobody can ask for arguments and bindings: those 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from typing import Any, Final
 
 import aiormq
 
 from messaging.core.topology import Binding, Declares, Exchange, Queue, Topology
+from messaging.errors import TopologyConflictError
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
 from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error, missing_error
 from messaging.transports.amqp.tasks import asked
 from messaging.transports.base import QueueDepth
 
 __all__ = ["declare", "look", "take_lock"]
+
+# What the broker says of a queue whose node is down: NOT_FOUND - home node 'a@host' of durable queue '…' is down.
+_NODE_DOWN: Final = "home node"
 
 
 async def declare(connection: Connection, topology: Topology, declares: Declares = Declares.ALL) -> None:
@@ -42,14 +46,15 @@ async def declare(connection: Connection, topology: Topology, declares: Declares
                 await _ask(_exchange(channel, exchange), what, exchange.arguments)
             else:
                 await _find(channel.exchange_declare(exchange.name, passive=True, timeout=RPC_TIMEOUT_S), what)
+        down = set()
         for queue in topology.queues:
-            what = f"queue {queue.name!r}"
-            if queue.name in made:
-                await _ask(_queue(channel, queue), what, dict(queue.arguments))
-            else:
-                await _find(channel.queue_declare(queue.name, passive=True, timeout=RPC_TIMEOUT_S), what)
+            if _is_replicated(queue):
+                await _settle(channel, queue, is_made=queue.name in made)
+            elif not await _is_reachable(connection, queue, is_made=queue.name in made):
+                down.add(queue.name)
         for binding in topology.bindings:
-            if declares is Declares.ALL or binding.queue in made:
+            # What is bound to a queue that is down now was bound when it was made.
+            if binding.queue not in down and (declares is Declares.ALL or binding.queue in made):
                 what = f"the binding of queue {binding.queue!r} to exchange {binding.exchange!r}"
                 await _ask(_binding(channel, binding), what, binding.routing_key)
 
@@ -88,6 +93,30 @@ async def take_lock(connection: Connection, name: str) -> AsyncIterator[None]:
         with contextlib.suppress(*CLIENT_ERRORS):
             async with asyncio.timeout(RPC_TIMEOUT_S), connection.throwaway() as channel:
                 await asked(channel.queue_delete(name))
+
+
+async def _settle(channel: aiormq.Channel, queue: Queue, *, is_made: bool) -> None:
+    what = f"queue {queue.name!r}"
+    if is_made:
+        await _ask(_queue(channel, queue), what, dict(queue.arguments))
+    else:
+        await _find(channel.queue_declare(queue.name, passive=True, timeout=RPC_TIMEOUT_S), what)
+
+
+async def _is_reachable(connection: Connection, queue: Queue, *, is_made: bool) -> bool:
+    """Make a queue exist that lives on one node; False while that node is down, which must not stop all the others."""
+    try:
+        async with connection.throwaway() as channel:
+            await _settle(channel, queue, is_made=is_made)
+    except TopologyConflictError as error:
+        if _NODE_DOWN in str(error.__cause__):
+            return False
+        raise
+    return True
+
+
+def _is_replicated(queue: Queue) -> bool:
+    return queue.arguments.get("x-queue-type") == "quorum"
 
 
 async def _ask(asking: Awaitable[Any], what: str, arguments: object) -> None:

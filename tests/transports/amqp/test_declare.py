@@ -1,3 +1,8 @@
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import aiormq
 import pytest
 
 from messaging.core.topology import Binding, Declares, Exchange, Queue, Subscriptions, Topology
@@ -101,6 +106,57 @@ async def test_declares_on_a_channel_of_its_own(broker: Broker, rig: AmqpRig) ->
     assert connection.is_open
     async with connection.throwaway() as channel:
         await channel.queue_delete(queue.name)
+    await connection.aclose()
+
+
+class OneNodeDown:
+    """A connection to a cluster in which the node of one classic queue is down: what such a broker answers (3.10)."""
+
+    def __init__(self, connection: Connection, queue: str) -> None:
+        self._connection = connection
+        self._queue = queue
+
+    @contextlib.asynccontextmanager
+    async def throwaway(self) -> AsyncIterator[Any]:
+        async with self._connection.throwaway() as channel:
+            yield ChannelOfOneNodeDown(channel, self._queue)
+
+
+class ChannelOfOneNodeDown:
+    def __init__(self, channel: aiormq.Channel, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    async def queue_declare(self, queue: str, **options: Any) -> Any:
+        self._refuse(queue)
+        return await self._channel.queue_declare(queue, **options)
+
+    async def queue_bind(self, queue: str, exchange: str, routing_key: str, **options: Any) -> Any:
+        self._refuse(queue)
+        return await self._channel.queue_bind(queue, exchange, routing_key, **options)
+
+    def _refuse(self, queue: str) -> None:
+        if queue == self._queue:
+            raise aiormq.ChannelNotFoundEntity(
+                f"NOT_FOUND - home node 'a@localhost' of durable queue '{queue}' in vhost '/' is down or inaccessible"
+            )
+
+
+@pytest.mark.parametrize("declares", list(Declares))
+async def test_a_queue_whose_node_is_down_does_not_keep_the_others_from_being_made(
+    rig: AmqpRig, broker: Broker, declares: Declares
+) -> None:
+    maker, names, connection = await rig.transport(), rig.names, await _connection(broker)
+    orders = frozenset({("orders.place", 1)})
+    everything = names.of_service("orders", Subscriptions(commands=orders, requests=orders))
+    await maker.declare(everything)
+
+    down = cast("Connection", OneNodeDown(connection, names.queue("orders", "requests")))
+    await declare(down, everything, declares)
+
     await connection.aclose()
 
 
