@@ -189,6 +189,7 @@ class AmqpSubscription:
 
     async def _consume_until_lost(self, connection: Connection) -> str:
         feed = Feed(await PlainChannel.open(connection, confirms=False), self, self._around)
+        bound = self.prefetch
         try:
             await self._consume(feed)
         except CLIENT_ERRORS as error:
@@ -197,6 +198,10 @@ class AmqpSubscription:
         except BaseException:
             await feed.aclose()
             raise
+        if self.prefetch and (self.prefetch < bound or not bound):
+            # Made smaller while the broker agreed to the old one: what came meanwhile waits for a fresh channel.
+            await feed.aclose()
+            return _RESIZED
         self._feed = feed
         self._is_live = True
         self._fed.set()

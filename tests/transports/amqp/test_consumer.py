@@ -8,6 +8,7 @@ import structlog.testing
 from messaging.errors import ConfigurationError, ConnectionLostError, TopologyConflictError
 from messaging.transports.amqp import AmqpTransport
 from messaging.transports.amqp.consumer import AmqpSubscription
+from messaging.transports.amqp.feed import Feed
 from messaging.transports.base import LinkState
 from tests.support.waiting import eventually, holds
 from tests.transports.amqp_rig import AmqpRig
@@ -179,6 +180,28 @@ async def test_growing_keeps_the_bound_and_what_is_unsettled(rig: AmqpRig, trans
     assert recorder.bodies == [b"%d" % number for number in range(10)]
     assert not any(delivery.redelivered for delivery in recorder.deliveries)
     assert transport.state.dropped_acks == 0
+
+
+async def test_bound_made_smaller_while_the_broker_agrees_starts_a_fresh_channel(
+    rig: AmqpRig, transport: AmqpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, recorder = rig.names.queue("orders", "commands"), Recorder()
+    consume = AmqpSubscription._consume
+
+    async def consume_and_narrow(self: AmqpSubscription, feed: Feed) -> None:
+        await consume(self, feed)
+        # What a consumer does that meets a suspect among the first deliveries; it forgets them all.
+        await recorder.reaches(3)
+        monkeypatch.setattr(AmqpSubscription, "_consume", consume)
+        await self.resize(1)
+
+    monkeypatch.setattr(AmqpSubscription, "_consume", consume_and_narrow)
+    await publish(transport, to(rig.names.commands), b"a", b"b", b"c")
+    await transport.consume(queue, recorder, prefetch=3)
+
+    await recorder.reaches(4)
+    await holds(lambda: len(recorder) == 4, what="one at a time on the fresh channel")
+    assert recorder.deliveries[3].redelivered
 
 
 async def test_resizing_to_the_same_changes_nothing(rig: AmqpRig, transport: AmqpTransport) -> None:
