@@ -12,6 +12,8 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -30,7 +32,9 @@ _SECRET_BYTES: Final = 32
 _PIECE: Final = 12
 _HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * _PIECE},}}")
 _BASE64: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{4 * _PIECE // 3},}}")
+_WIRE: Final = ("aiormq", "aio_pika", "pamqp")
 _ESCAPE: Final = re.compile(rb"\\x([0-9a-f]{2})|\\(.)", re.DOTALL)
+_NO_TEXT: Final = re.compile(rb"[^\x20-\x7e]")
 _ESCAPED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 
@@ -48,7 +52,9 @@ class Exhibits(logging.Handler):
     # ---- collecting
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line of the standard library's logging."""
+        """Take a line of the standard library's logging, but not the AMQP client's copy of every frame on the wire."""
+        if record.levelno == logging.DEBUG and record.name.startswith(_WIRE):
+            return
         self.texts.add(f"{record.name} {record.getMessage()}")
         if record.exc_info is not None and record.exc_info[1] is not None:
             self.texts.add("".join(traceback.format_exception(record.exc_info[1])))
@@ -126,11 +132,16 @@ class Exhibits(logging.Handler):
         """Return the texts that hold a secret or a marker, in whatever form."""
         words = [form for marker in markers for form in _forms(marker.encode())]
         pieces = {secret[at : at + _PIECE] for secret in self.secrets for at in range(len(secret) - _PIECE + 1)}
-        return [
-            text
-            for text in self.texts
-            if any(word in text for word in words) or any(piece in pieces for piece in _pieces_of(text))
-        ]
+
+        @cache
+        def spells(run: str) -> bool:
+            return any(piece in pieces for blob in _decoded(run) for piece in _windows(blob))
+
+        def holds(text: str) -> bool:
+            runs = chain(_HEX.findall(text), _BASE64.findall(text))
+            return any(map(spells, runs)) or any(piece in pieces for blob in _bytes_of(text) for piece in _odd(blob))
+
+        return [text for text in self.texts if any(word in text for word in words) or holds(text)]
 
 
 def _dropped(_logger: Any, _method: str, _event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -149,29 +160,38 @@ def _forms(secret: bytes) -> Iterable[str]:
         yield base64.b64encode(grouped).decode()[4 if shift else 0 :]
 
 
-def _pieces_of(text: str) -> Iterator[bytes]:
-    """Yield every run of bytes of the length of a piece that the text spells out."""
-    for blob in _blobs_of(text):
-        for at in range(len(blob) - _PIECE + 1):
+def _windows(blob: bytes) -> Iterator[bytes]:
+    for at in range(len(blob) - _PIECE + 1):
+        yield blob[at : at + _PIECE]
+
+
+def _odd(blob: bytes) -> Iterator[bytes]:
+    """Yield the windows around whatever is no plain text: no key is plain text from end to end."""
+    next_at = 0
+    for found in _NO_TEXT.finditer(blob):
+        for at in range(max(next_at, found.start() - _PIECE + 1), min(found.start(), len(blob) - _PIECE) + 1):
             yield blob[at : at + _PIECE]
+        next_at = found.start() + 1
 
 
-def _blobs_of(text: str) -> Iterator[bytes]:
-    for found in _HEX.findall(text):
-        yield from (bytes.fromhex(found[shift : shift + (len(found) - shift) // 2 * 2]) for shift in (0, 1))
-    for found in _BASE64.findall(text):
-        plain = found.replace("-", "+").replace("_", "/")
-        for shift in range(4):
-            part = plain[shift : shift + (len(plain) - shift) // 4 * 4]
-            yield base64.b64decode(part)
+def _decoded(run: str) -> Iterator[bytes]:
+    """Yield what a run of hex digits or of base64 may stand for."""
+    if _HEX.fullmatch(run):
+        yield from (bytes.fromhex(run[shift : shift + (len(run) - shift) // 2 * 2]) for shift in (0, 1))
+    plain = run.replace("-", "+").replace("_", "/")
+    for shift in range(4):
+        yield base64.b64decode(plain[shift : shift + (len(plain) - shift) // 4 * 4])
+
+
+def _bytes_of(text: str) -> Iterator[bytes]:
+    """Yield the bytes that a text is and stands for, escapes resolved; what was represented twice is escaped twice."""
     raw = text.encode("latin-1", errors="ignore")
+    if not text.isascii():
+        yield raw
     while b"\\" in raw:
-        # What was represented twice is escaped twice.
         shorter = _ESCAPE.sub(_unescaped, raw)
         yield shorter
         raw = shorter if len(shorter) < len(raw) else b""
-    if not text.isascii():
-        yield text.encode("latin-1", errors="ignore")
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

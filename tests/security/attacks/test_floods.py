@@ -16,8 +16,8 @@ from tests.support.logs import Logs
 from tests.support.measuring import measured
 from tests.support.realm import NAMES, START_MS, resign
 
-FLOOD: Final = 10_000
-SENDERS: Final = 5_000
+FLOOD: Final = 6_000
+SENDERS: Final = 3_000
 PER_SECOND: Final = 10
 MID_AT: Final = 8
 
