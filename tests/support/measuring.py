@@ -1,4 +1,4 @@
-"""How much an act costs: bytes at its peak, seconds at its best."""
+"""How much an act costs: bytes at its peak, processor seconds at its best."""
 
 import time
 import tracemalloc
@@ -32,10 +32,10 @@ def measured() -> Iterator[Cost]:
 
 
 def fastest_s(act: Callable[[], object], *, times: int = 5) -> float:
-    """Return the shortest of some runs: what else the machine does only makes a run longer."""
+    """Return the shortest of some runs by processor time: what else the machine does only makes a run longer."""
     best = float("inf")
     for _ in range(times):
-        begin = time.perf_counter()
+        begin = time.process_time()
         act()
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, time.process_time() - begin)
     return best
