@@ -24,7 +24,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert settings.broker_urls == ("amqp://guest:guest@127.0.0.1:5672/",)
     assert settings.names == Names("messaging")
     assert (settings.publish_timeout_s, settings.request_timeout_s, settings.connect_timeout_s) == (10.0, 10.0, 10.0)
-    assert (settings.handler_timeout_s, settings.drain_timeout_s, settings.prefetch) == (60.0, 25.0, 64)
+    assert (settings.handler_timeout_s, settings.drain_timeout_s, settings.prefetch) == (60.0, 20.0, 64)
     assert (settings.lifetime_s, settings.heartbeat_s) == (7 * 24 * 3600.0, 10)
     assert (settings.inbox_ids, settings.inbox_ttl_s) == (100_000, 3_600.0)
     assert (settings.keys, settings.passphrase_file) == (None, None)

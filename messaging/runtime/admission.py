@@ -68,10 +68,13 @@ class Intake:
     async def stop(self, *, timeout_s: float) -> bool:
         """Stop deliveries and drain what runs; returns whether all of it ended in time. The rest is given back."""
         self._is_stopping = True
+        loop = asyncio.get_running_loop()
+        # A broker that does not answer may take seconds of the time that handlers have.
+        deadline_s = loop.time() + timeout_s
         await self._chores.cancel()
         if self._subscription is not None:
             await self._subscription.cancel()
-        drained = await self._running.drain(timeout_s=timeout_s)
+        drained = await self._running.drain(timeout_s=max(0.0, deadline_s - loop.time()))
         await self._running.cancel()
         return drained
 

@@ -135,6 +135,8 @@ class Engine:
     async def drain(self) -> None:
         """Stop consuming and wait for running handlers; what overruns the bound is given back to its queue."""
         self._consumer.stopping.set()
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._drain_timeout_s
         stops = (intake.stop(timeout_s=self._drain_timeout_s) for intake in self._intakes)
         if not all(await asyncio.gather(*stops)):
             log.warning("service.drain_timed_out", service=self._service, timeout_s=self._drain_timeout_s)
@@ -142,7 +144,8 @@ class Engine:
         if self._relay is not None:
             # What the last handlers committed leaves now, or with the next process.
             self._relay.finish()
-            await self._relaying.drain(timeout_s=_LAST_RELAY_S)
+            left_s = max(_LAST_RELAY_MIN_S, deadline_s - loop.time())
+            await self._relaying.drain(timeout_s=min(left_s, _LAST_RELAY_S))
             await self._relaying.cancel()
 
     @property
@@ -189,6 +192,8 @@ class Engine:
 
 
 _LAST_RELAY_S: Final = 5.0
+# What is left to the relay when handlers took all the time there was.
+_LAST_RELAY_MIN_S: Final = 1.0
 _PURGE_EVERY_S: Final = 600.0
 
 

@@ -35,6 +35,8 @@ __all__ = ["AmqpTransport"]
 
 _WARN_EVERY_S: Final = 5.0
 _FLUSH_S: Final = 3.0
+# Each step of an orderly end has a bound of its own; together they must fit into what supervisors grant, 30 s.
+_CLOSE_S: Final = 4.0
 # From worst to best: what health checks show is the worst.
 _BY_SEVERITY: Final = (LinkState.CLOSED, LinkState.CONNECTING, LinkState.BLOCKED, LinkState.CONNECTED)
 
@@ -228,12 +230,24 @@ class AmqpTransport:
             self._locks.discard(name)
 
     async def aclose(self) -> None:
-        """Stop deliveries, wait for confirms within bounds, close. Twice is once."""
+        """Stop deliveries, wait for confirms within bounds, close. Twice is once.
+
+        A broker that does not answer has four seconds in all, then the sockets are dropped.
+        """
         subscriptions, self._subscriptions = self._subscriptions, []
-        await asyncio.gather(*(subscription.cancel() for subscription in subscriptions))
-        await self._publisher.aclose(_FLUSH_S)
-        await asyncio.gather(*(subscription.aclose() for subscription in subscriptions))
-        await self._close_links()
+        patience = asyncio.get_running_loop().call_later(_CLOSE_S, self._hang_up)
+        try:
+            await asyncio.gather(*(subscription.cancel() for subscription in subscriptions))
+            await self._publisher.aclose(_FLUSH_S)
+            await asyncio.gather(*(subscription.aclose() for subscription in subscriptions))
+            await self._close_links()
+        finally:
+            patience.cancel()
+
+    def _hang_up(self) -> None:
+        for link in (self._publishing, self._consuming):
+            if link.current is not None:
+                link.current.abort()
 
     async def _close_links(self) -> None:
         warner, self._warner = self._warner, None

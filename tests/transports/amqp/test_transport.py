@@ -342,7 +342,8 @@ class TestNodeTrouble:
 
         with pytest.raises((PublishNotConfirmedError, ConnectionLostError)):
             await publishing
-        assert took_s < 15.0
+        # Four seconds, and what a busy machine adds.
+        assert took_s < 7.0
 
 
 async def publish_within(transport: AmqpTransport, names: Names, number: int, *, timeout_s: float = 30.0) -> None:
