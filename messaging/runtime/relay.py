@@ -32,6 +32,9 @@ ATTEMPTS_MAX: Final = 100
 _POLL_S: Final = 1.0
 _DELAY_FIRST_S: Final = 1.0
 _DELAY_MAX_S: Final = 60.0
+_DOUBLINGS_MAX: Final = 10
+# While the broker is away: what waits leaves soon after it is back, however long that took.
+_AWAY_DELAY_MAX_S: Final = 5.0
 
 # The broker is away, blocks, or a queue is full: however long that lasts, the row waits.
 _NOT_THE_ROWS_FAULT: Final = (ConnectionLostError, PublishNotConfirmedError)
@@ -126,7 +129,8 @@ class Relay:
                 await self._outbox.park(row, reason=str(problem))
                 log.error("outbox.parked", message_id=row.label.message_id, type=row.label.type, reason=str(problem))
                 continue
-            delay_s = min(_DELAY_FIRST_S * 2.0**row.attempts, _DELAY_MAX_S)
+            longest_s = _AWAY_DELAY_MAX_S if isinstance(problem, _NOT_THE_ROWS_FAULT) else _DELAY_MAX_S
+            delay_s = min(_DELAY_FIRST_S * 2.0 ** min(row.attempts, _DOUBLINGS_MAX), longest_s)
             await self._outbox.postpone(row, delay_s=delay_s, reason=str(problem))
             if not isinstance(problem, ConnectionLostError):
                 log.warning("outbox.postponed", message_id=row.label.message_id, delay_s=delay_s, reason=str(problem))
