@@ -1,6 +1,6 @@
 """What sealing and opening cost: alone and in batches, by size and by number of recipients.
 
-    python -m benchmarks.seal [--seconds 0.3] [--out benchmarks/results]
+    python -m benchmarks.seal [--suite 1] [--seconds 0.3] [--out benchmarks/results]
 
 Figures are CPU microseconds per message of this process, medians of several rounds, and ratios to one Ed25519 signature
 or verification measured in the same run: the ratios are what travels between machines.
@@ -24,6 +24,7 @@ from messaging.security.development import DevelopmentTrust
 from messaging.security.keys import SigningKey
 from messaging.security.open import Opener
 from messaging.security.seal import Sealer
+from messaging.security.suite import SUITE_1, SUITES
 
 SIZES = (256, 477, 1024, 16 * 1024, 1024 * 1024)
 BATCHES = (1, 4, 16, 64)
@@ -47,13 +48,13 @@ class Row:
 
 
 class Parties:
-    """One sender and as many subscribers of its event as asked for."""
+    """One sender and as many subscribers of its event as asked for, with keys of one suite."""
 
-    def __init__(self, recipients: int) -> None:
+    def __init__(self, recipients: int, suite: int) -> None:
         ambient = real_ambient()
         self._ambient = ambient
         names = Names("messaging")
-        trust = DevelopmentTrust(ambient=ambient)
+        trust = DevelopmentTrust(ambient=ambient, suites=(suite,))
         hears = Subscriptions(events=frozenset({(EVENT, 1)}))
         readers = [trust.join(f"reader{number}", hears) for number in range(recipients)]
         keyring, store = trust.join("orders")
@@ -137,13 +138,14 @@ def curve_us(seconds: float) -> tuple[float, float]:
 def main() -> None:
     """Measure, and write the table as Markdown and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", type=int, choices=sorted(SUITES), default=SUITE_1, help="2 is post-quantum")
     parser.add_argument("--seconds", type=float, default=0.3, help="roughly, per round and figure")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     sign_us, verify_us = curve_us(options.seconds)
     rows: list[Row] = []
     for recipients in RECIPIENTS:
-        parties = Parties(recipients)
+        parties = Parties(recipients, options.suite)
         for size_bytes in SIZES:
             for batch in BATCHES:
                 seal_us, open_us = measured(parties, size_bytes, batch, options.seconds)
@@ -160,7 +162,7 @@ def main() -> None:
                 )
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     lines = [
-        "# Sealing and opening",
+        f"# Sealing and opening, suite {options.suite}",
         "",
         f"{machine}. One Ed25519 signature {sign_us:.0f} µs, one verification {verify_us:.0f} µs of CPU in this run.",
         "Python objects included, the user's model not. Batch 1 is the worst case: every message signed alone.",
@@ -174,9 +176,16 @@ def main() -> None:
         ),
     ]
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "seal.md").write_text("\n".join(lines) + "\n")
-    figures = {"machine": machine, "sign_us": sign_us, "verify_us": verify_us, "rows": [asdict(row) for row in rows]}
-    (options.out / "seal.json").write_text(json.dumps(figures, indent=1) + "\n")
+    name = "seal" if options.suite == SUITE_1 else f"seal-suite{options.suite}"
+    (options.out / f"{name}.md").write_text("\n".join(lines) + "\n")
+    figures = {
+        "suite": options.suite,
+        "machine": machine,
+        "sign_us": sign_us,
+        "verify_us": verify_us,
+        "rows": [asdict(row) for row in rows],
+    }
+    (options.out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
     print("\n".join(lines))  # noqa: T201 - the program's output
 
 

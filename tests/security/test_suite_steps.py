@@ -188,6 +188,13 @@ class TestTheOrder:
 
         assert earliest_ms(made.folder.history(), (1,)) == 0
 
+    def test_a_suite_that_was_listed_from_the_start_is_used_when_the_first_bundle_has_settled(
+        self, made: Trusting
+    ) -> None:
+        history = [{**content, "suites": [1, 2]} for content in made.folder.history()]
+
+        assert earliest_ms(history, (2, 1)) == NOW + SETTLE_MS
+
     def test_before_the_first_bundle_everything_is_free(self) -> None:
         assert earliest_ms([], (2,)) == 0
 
