@@ -45,6 +45,7 @@ class Handling:
         reply: Of requests: the encoded answer.
         replayed_by, replay_reason: Of replays.
         replays, earlier_attempts: Of replays: the history that the operator's wrapper tells.
+        said: Why it failed, in words that logs may show: those of a foreign exception may hold values of the payload.
         is_forged: Nothing of it may be believed.
         is_buried: Its dead letter is confirmed.
     """
@@ -66,7 +67,7 @@ class Handling:
     earlier_attempts: int = 0
     is_forged: bool = False
     is_buried: bool = False
-    words: dict[str, object] = field(default_factory=dict)
+    said: str | None = None
 
     @property
     def holds_lease(self) -> bool:

@@ -13,7 +13,15 @@ from messaging.core.envelope import CODEC_MSGPACK
 from messaging.core.fault import Fault
 from messaging.core.message import contract_of
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, RetryPolicy, Skip, Verdict
-from messaging.errors import Disposition, SealError, StaleMessageError, UnknownMessageError
+from messaging.errors import (
+    Disposition,
+    MessagingError,
+    RemoteError,
+    RemoteFailure,
+    SealError,
+    StaleMessageError,
+    UnknownMessageError,
+)
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.router import FIRST_RUNG_MS
 from messaging.security.verified import Verified
@@ -57,6 +65,7 @@ class Outcomes:
             hop = handling.delivery.attempt
             handling.attempt = hop if fault.permanent else max(hop, 1 + policy.immediate)
         handling.fault = fault = self._marked(fault, handling)
+        handling.said = _said_by(error, fault)
         if handling.part is Part.REQUESTS:
             return self._failed_request(handling, fault, error)
         if handling.part is Part.FAULTS and isinstance(error, UnknownMessageError):
@@ -139,6 +148,7 @@ class Outcomes:
         handling.attempt = handling.delivery.attempt
         fault = Fault.of(error, permanent=True).marked(error="expired")
         handling.fault = self._marked(fault, handling)
+        handling.said = fault.reason
         return Bury(reason="expired")
 
     def _marked(self, fault: Fault, handling: Handling) -> Fault:
@@ -158,3 +168,9 @@ class Outcomes:
             first_failed_at_ms=handling.delivery.first_failed_ms or now_ms,
             last_failed_at_ms=now_ms,
         )
+
+
+def _said_by(error: Exception, fault: Fault) -> str | None:
+    """Return the words of a `Reject` or of this library; others may hold the values that they are about."""
+    is_ours = isinstance(error, MessagingError) and not isinstance(error, RemoteError | RemoteFailure)
+    return fault.reason if is_ours else None

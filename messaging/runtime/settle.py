@@ -190,7 +190,7 @@ class Settler:
             "delivery.buried",
             reason=verdict.reason,
             error="" if fault is None else fault.error,
-            fault=None if fault is None else fault.reason,
+            fault=handling.said,
             **handling.described(),
         )
 

@@ -18,7 +18,7 @@ from messaging.stores.base import Reservation, StoreUnavailableError
 from messaging.stores.memory import MemoryInbox
 from messaging.transports.memory.consumer import MemoryDelivery
 from tests.support.logs import Logs
-from tests.support.shop import CancelOrder, CountOrders, OrderPlaced, PlaceOrder
+from tests.support.shop import CancelOrder, CountOrders, OrderPlaced, OrderUnknown, PlaceOrder
 from tests.support.stage import OPERATOR, Stage
 from tests.support.waiting import eventually, holds
 
@@ -263,6 +263,35 @@ async def test_while_the_dead_letter_queue_is_gone_the_letter_waits_with_its_fau
         await stage.settled()
         assert [letter.fault.reason for letter in stage.dead("orders")] == ["sold out"]
         assert stage.depth("orders", "commands") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Reject("sold out"), "sold out"),
+        (ValueError("UNIQUE failed [parameters: ('ada@example.org',)]"), None),
+        (OrderUnknown(number=1234567), None),
+    ],
+)
+async def test_words_of_foreign_exceptions_may_hold_values_and_are_not_logged(
+    error: Exception, words: str | None, logs: Logs
+) -> None:
+    orders = Service("orders", retry=RetryPolicy(immediate=0, delays_s=()))
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        raise error
+
+    async with Stage(orders) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        await stage.settled()
+
+        [letter] = stage.dead("orders")
+        assert letter.fault.reason == str(error)
+    [entry] = logs.of("delivery.buried")
+    assert (entry["error"], entry["fault"]) == (letter.fault.error, words)
+    assert "ada@" not in str(logs.entries)
+    assert "1234567" not in str(logs.entries)
 
 
 async def test_while_the_inbox_is_away_a_letter_is_written_once_and_then_recorded(
