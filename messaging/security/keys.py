@@ -279,7 +279,7 @@ def _mlkem_private(seed: bytes) -> MLKEM768PrivateKey:
 def _without_mlkem() -> ConfigurationError:
     return ConfigurationError(
         "suite 2 needs ML-KEM-768, which the OpenSSL that the package cryptography uses here has not; install the "
-        "wheel of cryptography, or build it with OpenSSL 3.5 or newer"
+        "wheel of cryptography 48 or newer, or build it with OpenSSL 3.5 or newer"
     )
 
 
