@@ -228,6 +228,7 @@ def _transport(settings: Settings, ambient: Ambient, identity: str, *, wait_fore
         ambient=ambient,
         connect_timeout_s=settings.connect_timeout_s,
         heartbeat_s=settings.heartbeat_s,
+        fast=settings.fast,
         wait_forever=wait_forever,
         name=f"{identity} {Path(sys.argv[0]).name}",
         tls=tls_of(settings),

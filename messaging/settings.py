@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         prefetch: Unsettled deliveries per queue, which is also how many handlers run at once; 1 to 65535.
         lifetime_s: How long a message may wait before it is buried as expired, seconds.
         heartbeat_s: AMQP heartbeat, seconds.
+        fast: Whether channels handle the frames of messages themselves; False leaves them to the client library.
         inbox_ids, inbox_ttl_s: Of the in-memory inbox: most ids, and how long each is kept at least.
         allow_dev_keys: Accept development keys on a broker that is not on this machine.
         trust_min_version: Lowest version of the trust bundle to accept.
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     prefetch: int = Field(default=64, ge=1, le=65_535)
     lifetime_s: float = Field(default=7 * 24 * 3600.0, gt=0, le=30 * 24 * 3600.0)
     heartbeat_s: int = Field(default=10, ge=1, le=600)
+    fast: bool = True
     inbox_ids: int = Field(default=100_000, ge=1)
     inbox_ttl_s: float = Field(default=3_600.0, gt=0)
     allow_dev_keys: bool = False

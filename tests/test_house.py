@@ -57,6 +57,8 @@ BROAD_EXCEPT: Final[Mapping[str, str]] = {
     "messaging/runtime/consumer.py": "anything a handler raises becomes a fault: the house's one place for that",
     "messaging/runtime/engine.py": "the purge must not end, or the inbox grows for ever",
     "messaging/runtime/relay.py": "the relay must not end, or what is committed stays for ever",
+    "messaging/transports/amqp/fast.py": "called in the socket's read: a taker's bug must not end the connection",
+    "messaging/transports/amqp/splitter.py": "a stranger's bytes: whatever breaks, the connection ends with a reason",
 }
 BARE_TASKS: Final[Mapping[str, str]] = {
     "messaging/runtime/tasks.py": "handlers outlive a cancelled consumer to be drained; the one owner of such tasks",

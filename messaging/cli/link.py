@@ -28,6 +28,7 @@ async def connected(settings: Settings, *, name: str) -> AsyncIterator[AmqpTrans
         ambient=real_ambient(),
         connect_timeout_s=settings.connect_timeout_s,
         heartbeat_s=settings.heartbeat_s,
+        fast=settings.fast,
         name=f"messaging {name}",
         tls=tls_of(settings),
     )

@@ -13,14 +13,23 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from yarl import URL
 
+from messaging.core.sealed import Route
 from messaging.core.topology import Declares, Names
 from messaging.transports.amqp import AmqpTransport
+from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.base import Transport
 from tests.support.ambient import REAL
 from tests.support.broker import Broker
 from tests.support.proxy import TcpProxy
+from tests.transports.rig import KEY, label
 
-__all__ = ["AmqpRig", "inject"]
+__all__ = ["AmqpRig", "inject", "parcel"]
+
+
+def parcel(exchange: str, number: int = 0, *, key: str = KEY, body: bytes = b"x") -> Parcel:
+    """Return a message whose id is made of the number."""
+    route = Route(exchange=exchange, routing_key=key)
+    return Parcel.of(body, route, label(number), new_id=REAL.new_id)
 
 
 async def inject(
@@ -44,10 +53,11 @@ async def inject(
 
 
 class AmqpRig:
-    """One real broker as the conformance suite sees it."""
+    """One real broker as the conformance suite sees it; its transports take the fast path, or the plain one."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, fast: bool = True) -> None:
         self.url = URL(broker.url)
+        self._fast = fast
         self._max_body_bytes = broker.max_body_bytes
         self._names = Names(f"t{secrets.token_hex(6)}")
         self._proxies: dict[int, TcpProxy] = {}
@@ -65,7 +75,7 @@ class AmqpRig:
         proxy = TcpProxy(self.url.host or "", self.url.port or 5672)
         await proxy.open()
         address = str(self.url.with_host("127.0.0.1").with_port(proxy.port))
-        transport = AmqpTransport([address], ambient=REAL, declares=declares)
+        transport = AmqpTransport([address], ambient=REAL, declares=declares, fast=self._fast)
         self._proxies[id(transport)] = proxy
         self._transports.append(transport)
         await transport.connect()

@@ -1,4 +1,4 @@
-"""The AMQP transport keeps the contract of `messaging.transports.base`, on a real RabbitMQ."""
+"""The AMQP transport keeps the contract of `messaging.transports.base`, on a real RabbitMQ and on both of its paths."""
 
 from collections.abc import AsyncIterator
 
@@ -10,11 +10,22 @@ from tests.transports.conformance import Rig, TransportConformance
 
 
 @pytest.mark.broker
-class TestAmqpTransport(TransportConformance):
-    """The whole suite."""
+class TestFastAmqpTransport(TransportConformance):
+    """The whole suite, with channels that handle the frames of messages themselves."""
 
     @pytest.fixture
     async def rig(self, broker: Broker) -> AsyncIterator[Rig]:
-        rig = AmqpRig(broker)
+        rig = AmqpRig(broker, fast=True)
+        yield rig
+        await rig.aclose()
+
+
+@pytest.mark.broker
+class TestPlainAmqpTransport(TransportConformance):
+    """The whole suite, with channels that leave them to the client library."""
+
+    @pytest.fixture
+    async def rig(self, broker: Broker) -> AsyncIterator[Rig]:
+        rig = AmqpRig(broker, fast=False)
         yield rig
         await rig.aclose()

@@ -17,8 +17,10 @@ import aiormq
 from yarl import URL
 
 from messaging.errors import ConfigurationError, ConnectionLostError, MessagingError
+from messaging.transports.amqp.capability import FastPath
 from messaging.transports.amqp.errors import CLIENT_ERRORS, Node, Refusal, connect_error
 from messaging.transports.amqp.frames import FrameReader
+from messaging.transports.amqp.splitter import Splitter, WatchedWriter
 from messaging.transports.amqp.tasks import asked
 from messaging.transports.amqp.tls import refusal_after_handshake
 
@@ -39,7 +41,9 @@ for _name in ("aiormq", "aio_pika"):
 class _Socket(aiormq.TransportFactory):
     """Opens the socket for aiormq and keeps hold of it."""
 
-    def __init__(self, node: Node, on_blocked: Callable[[str | None], None]) -> None:
+    def __init__(self, node: Node, on_blocked: Callable[[str | None], None], *, is_split: bool) -> None:
+        self.splitter: Splitter | None = None
+        self._is_split = is_split
         self._node = node
         self._on_blocked = on_blocked
         self._reader: FrameReader | None = None
@@ -57,13 +61,18 @@ class _Socket(aiormq.TransportFactory):
             options["server_hostname"] = self._node.tls.server_name or url.host
         loop = asyncio.get_running_loop()
         reader = FrameReader(self._on_blocked)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        splitter = Splitter(reader) if self._is_split else None
+        protocol = splitter or asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
             transport, _ = await loop.create_connection(lambda: protocol, url.host or "", url.port or 0, **options)
         except OSError as error:
             raise aiormq.AMQPConnectionError(*error.args) from error
         self._reader = reader
-        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        self.splitter = splitter
+        if splitter is None:
+            self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        else:
+            self._writer = WatchedWriter(transport, splitter, reader)
         return reader, self._writer
 
     def abort(self) -> None:
@@ -86,10 +95,12 @@ class Connection:
         node: Where it leads.
         lost: Done once the connection is gone.
         blocked_by: The broker's reason while it blocks this connection, else None.
+        fast_path: Whether its channels may take the fast path.
     """
 
-    def __init__(self, node: Node, client: _Client, socket: _Socket) -> None:
+    def __init__(self, node: Node, client: _Client, socket: _Socket, fast_path: FastPath) -> None:
         self.node = node
+        self.fast_path = fast_path
         self.blocked_by: str | None = None
         self.on_blocked: Callable[[], None] | None = None
         self._client = client
@@ -98,7 +109,9 @@ class Connection:
         self.lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def open(cls, node: Node, *, name: str, heartbeat_s: int, timeout_s: float) -> Self:
+    async def open(
+        cls, node: Node, *, name: str, heartbeat_s: int, timeout_s: float, fast_path: FastPath | None = None
+    ) -> Self:
         """Connect.
 
         Args:
@@ -106,13 +119,15 @@ class Connection:
             name: Shown in the broker's list of connections.
             heartbeat_s: Seconds between signs of life.
             timeout_s: Bound on the whole attempt, seconds.
+            fast_path: Whether its channels may take the fast path; None means that they may not.
 
         Raises:
             ConnectionLostError: It did not work this time.
             ConfigurationError: The broker refuses the credentials or the virtual host.
         """
         made: list[Self] = []
-        socket = _Socket(node, lambda reason: made[0].set_blocked(reason) if made else None)
+        fast_path = fast_path or FastPath(is_on=False)
+        socket = _Socket(node, lambda reason: made[0].set_blocked(reason) if made else None, is_split=fast_path.is_on)
         url = node.url.update_query(heartbeat=heartbeat_s)
         if node.is_known_by_certificate:
             url = url.update_query(auth="external")
@@ -128,7 +143,7 @@ class Connection:
         except BaseException:
             await _close(client, socket)
             raise
-        connection = cls(node, client, socket)
+        connection = cls(node, client, socket, fast_path)
         made.append(connection)
         connection._watch()
         return connection
@@ -138,6 +153,11 @@ class Connection:
         """Whether frames can still come and go, as far as is known."""
         transport = self._client.transport
         return not self.lost.done() and transport is not None and transport.connection.is_opened
+
+    @property
+    def splitter(self) -> Splitter | None:
+        """What cuts the broker's bytes into frames; None when aiormq does."""
+        return self._socket.splitter
 
     @property
     def reason(self) -> str:

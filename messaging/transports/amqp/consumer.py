@@ -13,7 +13,7 @@ import aiormq
 import structlog
 
 from messaging.errors import ConfigurationError, ConnectionLostError, MessagingError, TopologyConflictError
-from messaging.transports.amqp.channel import PlainChannel
+from messaging.transports.amqp.channel import open_channel
 from messaging.transports.amqp.connection import ENDING_TIMEOUT_S, RPC_TIMEOUT_S, Connection
 from messaging.transports.amqp.declare import look
 from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error
@@ -188,7 +188,7 @@ class AmqpSubscription:
             _log.warning("consumer.lost", queue=self._queue, reason=str(error))
 
     async def _consume_until_lost(self, connection: Connection) -> str:
-        feed = Feed(await PlainChannel.open(connection, confirms=False), self, self._around)
+        feed = Feed(await open_channel(connection, confirms=False), self, self._around)
         bound = self.prefetch
         try:
             await self._consume(feed)

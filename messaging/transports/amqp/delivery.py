@@ -6,9 +6,8 @@ Nothing is looked at before somebody asks: most deliveries are settled after a l
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from aiormq.abc import DeliveredMessage
-
 from messaging.core.sealed import Label, Route
+from messaging.transports.amqp.arrival import Message
 from messaging.transports.amqp.settlements import How
 from messaging.transports.base import Death
 
@@ -31,7 +30,7 @@ class AmqpDelivery:
     """A delivery of one channel.
 
     Args:
-        message: What aiormq read.
+        message: What the channel read.
         queue: The queue it was read from.
         settle: Tells the channel; called once at most.
         outlet: Where to publish what is moved.
@@ -39,9 +38,7 @@ class AmqpDelivery:
 
     __slots__ = ("_is_settled", "_message", "_outlet", "_queue", "_settle")
 
-    def __init__(
-        self, message: DeliveredMessage, queue: str, settle: Callable[[int, How], None], outlet: Outlet
-    ) -> None:
+    def __init__(self, message: Message, queue: str, settle: Callable[[int, How], None], outlet: Outlet) -> None:
         self._message = message
         self._queue = queue
         self._settle = settle
@@ -61,22 +58,22 @@ class AmqpDelivery:
     @property
     def exchange(self) -> str:
         """The exchange of this hop."""
-        return self._message.exchange or ""
+        return self._message.exchange
 
     @property
     def routing_key(self) -> str:
         """The routing key of this hop."""
-        return self._message.routing_key or ""
+        return self._message.routing_key
 
     @property
     def message_id(self) -> str | None:
         """The AMQP property, unsigned."""
-        return self._message.header.properties.message_id
+        return self._message.message_id
 
     @property
     def type(self) -> str | None:
         """The AMQP property, unsigned."""
-        return self._message.header.properties.message_type
+        return self._message.type
 
     @property
     def attempt(self) -> int:
@@ -93,7 +90,7 @@ class AmqpDelivery:
     @property
     def redelivered(self) -> bool:
         """The broker's mark."""
-        return bool(self._message.redelivered)
+        return self._message.redelivered
 
     @property
     def delivery_count(self) -> int:
@@ -142,14 +139,12 @@ class AmqpDelivery:
         )
 
     def _say(self, how: How) -> None:
-        tag = self._message.delivery_tag
-        if not self._is_settled and tag is not None:
+        if not self._is_settled:
             self._is_settled = True
-            self._settle(tag, how)
+            self._settle(self._message.delivery_tag, how)
 
     def _header(self, name: str) -> Any:
-        headers = self._message.header.properties.headers
-        return headers.get(name) if headers else None
+        return self._message.headers.get(name)
 
 
 def _int(value: object) -> int | None:

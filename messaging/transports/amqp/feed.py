@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiormq.abc import DeliveredMessage
-
 from messaging.core.ambient import Ambient
-from messaging.transports.amqp.channel import PlainChannel
+from messaging.transports.amqp.arrival import Message
+from messaging.transports.amqp.channel import Channel
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.delivery import AmqpDelivery, Outlet
 from messaging.transports.amqp.link import Link
@@ -74,7 +73,7 @@ class Feed:
         around: What it needs of its transport.
     """
 
-    def __init__(self, channel: PlainChannel, taker: Taker, around: Surroundings) -> None:
+    def __init__(self, channel: Channel, taker: Taker, around: Surroundings) -> None:
         self.channel = channel
         self.delivered_s = around.ambient.monotonic_s()
         self.unsettled = 0
@@ -83,13 +82,13 @@ class Feed:
         self._around = around
         self._held: deque[AmqpDelivery] = deque()
 
-    def take(self, message: DeliveredMessage) -> None:
+    def take(self, message: Message) -> None:
         """Hand a message over, or hold it until there is room."""
         self.delivered_s = self._around.ambient.monotonic_s()
         delivery = AmqpDelivery(message, self._taker.queue, self._settle, self._around.outlet)
         if self.is_stopped:
             # Handed over to nobody: it returns to the queue at once or with the channel.
-            self.channel.settle(message.delivery_tag or 0, How.GIVE_BACK)
+            self.channel.settle(message.delivery_tag, How.GIVE_BACK)
             return
         self._held.append(delivery)
         self.hand_over()

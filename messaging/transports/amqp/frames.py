@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Final
 
 import pamqp.commands
-import pamqp.exceptions
 import pamqp.frame
 
+from messaging.transports.amqp.arrival import UNREADABLE
 from messaging.transports.amqp.errors import Refusal
 
 __all__ = ["FrameReader"]
@@ -81,7 +81,7 @@ def _readable(head: bytes, data: bytes, repair: Callable[[bytes], bytes]) -> byt
     # The second decoding costs some microseconds; guessing from the bytes which ones pamqp takes would be a parser.
     try:
         pamqp.frame.unmarshal(head + data)
-    except (ValueError, TypeError, LookupError, RecursionError, struct.error, pamqp.exceptions.PAMQPException):
+    except UNREADABLE:
         return repair(data)
     return data
 

@@ -12,6 +12,7 @@ from typing import Final
 from messaging.core.ambient import Ambient
 from messaging.errors import ConfigurationError, ConnectionLostError, MessagingError
 from messaging.transports.amqp.backoff import reconnect_delay_s
+from messaging.transports.amqp.capability import FastPath
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import Node
 from messaging.transports.amqp.tasks import end
@@ -36,6 +37,7 @@ class Link:
         heartbeat_s: Seconds between signs of life.
         prepare: Called with each new connection before anybody else may use it.
         on_change: Called after each change of `state`.
+        fast_path: Whether its channels may take it.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Link:
         heartbeat_s: int,
         prepare: Callable[[Connection], Awaitable[None]],
         on_change: Callable[[], None],
+        fast_path: FastPath,
     ) -> None:
         self.name = name
         self.problem: str | None = None
@@ -57,6 +60,7 @@ class Link:
         self._heartbeat_s = heartbeat_s
         self._prepare = prepare
         self._on_change = on_change
+        self._fast_path = fast_path
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._first: asyncio.Future[None] | None = None
@@ -162,7 +166,11 @@ class Link:
 
     async def _open_at(self, node: Node) -> Connection:
         connection = await Connection.open(
-            node, name=self.name, heartbeat_s=self._heartbeat_s, timeout_s=self._connect_timeout_s
+            node,
+            name=self.name,
+            heartbeat_s=self._heartbeat_s,
+            timeout_s=self._connect_timeout_s,
+            fast_path=self._fast_path,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(connection.abort)

@@ -13,11 +13,11 @@ import aiormq
 
 from messaging.core.sealed import Label, Route
 
-__all__ = ["CONTENT_TYPE", "Parcel"]
+__all__ = ["CONTENT_TYPE", "PERSISTENT", "TRANSIENT", "Parcel"]
 
 CONTENT_TYPE: Final = "application/vnd.messaging.sealed"
-_PERSISTENT: Final = 2
-_TRANSIENT: Final = 1
+PERSISTENT: Final = 2
+TRANSIENT: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,32 +25,27 @@ class Parcel:
     """One message as it goes out. The same parcel may be sent again: its bytes never change."""
 
     body: bytes
-    exchange: str
-    routing_key: str
-    mandatory: bool
+    route: Route
+    label: Label
     message_id: str
-    properties: aiormq.spec.Basic.Properties
 
     @classmethod
     def of(cls, body: bytes, route: Route, label: Label, *, new_id: Callable[[], UUID]) -> Self:
         """Return the parcel of some bytes. `new_id` names it when the label has no id: a stranger's message."""
         # Returned messages are matched by their id, so there is always one.
-        message_id = label.message_id or new_id().hex
-        properties = aiormq.spec.Basic.Properties(
+        return cls(body=body, route=route, label=label, message_id=label.message_id or new_id().hex)
+
+    @property
+    def properties(self) -> aiormq.spec.Basic.Properties:
+        """The properties as the client library writes them."""
+        route, label = self.route, self.label
+        return aiormq.spec.Basic.Properties(
             content_type=CONTENT_TYPE,
-            delivery_mode=_PERSISTENT if route.persistent else _TRANSIENT,
+            delivery_mode=PERSISTENT if route.persistent else TRANSIENT,
             expiration=None if route.expiration_ms is None else str(max(0, route.expiration_ms)),
-            message_id=message_id,
+            message_id=self.message_id,
             message_type=label.type or None,
             headers=_headers(label) or None,
-        )
-        return cls(
-            body=body,
-            exchange=route.exchange,
-            routing_key=route.routing_key,
-            mandatory=route.mandatory,
-            message_id=message_id,
-            properties=properties,
         )
 
     @property

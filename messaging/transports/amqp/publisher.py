@@ -19,7 +19,8 @@ import structlog
 
 from messaging.core.ambient import Ambient
 from messaging.errors import ConnectionLostError, PublishNotConfirmedError
-from messaging.transports.amqp.channel import PlainChannel
+from messaging.transports.amqp.channel import Channel, open_channel
+from messaging.transports.amqp.confirms import WINDOW, WINDOW_BYTES
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import OutcomeUnknownError, blamed
 from messaging.transports.amqp.link import Link
@@ -29,8 +30,6 @@ from messaging.transports.amqp.tasks import end
 __all__ = ["Publisher"]
 
 _CHANNELS: Final = 2
-_WINDOW: Final = 256
-_WINDOW_BYTES: Final = 16 * 1024 * 1024
 # A channel that confirmed nothing for this long while a deadline passed is taken for dead; a slow queue is not.
 _STALLED_S: Final = 1.0
 _REOPEN_MIN_S: Final = 0.05
@@ -53,7 +52,7 @@ class _Pending:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    channel: PlainChannel
+    channel: Channel
     confirmed_s: float
     size_bytes: int = 0
     ids: set[str] = field(default_factory=set)
@@ -64,9 +63,9 @@ class _Lane:
         return (
             not self.is_retired
             and not self.channel.is_closed
-            and len(self.ids) < _WINDOW
+            and len(self.ids) < WINDOW
             and parcel.message_id not in self.ids
-            and (not self.ids or self.size_bytes + len(parcel.body) <= _WINDOW_BYTES)
+            and (not self.ids or self.size_bytes + len(parcel.body) <= WINDOW_BYTES)
         )
 
 
@@ -111,7 +110,7 @@ class Publisher:
 
     def post(self, parcel: Parcel) -> None:
         """Publish without waiting and without any promise; dropped when too much waits already."""
-        if self._is_closed or len(self._open) >= _CHANNELS * _WINDOW:
+        if self._is_closed or len(self._open) >= _CHANNELS * WINDOW:
             return
         pending = self._enter(parcel)
         expiry = asyncio.get_running_loop().call_later(_REOPEN_MAX_S, self._expire, pending, _REOPEN_MAX_S)
@@ -150,6 +149,9 @@ class Publisher:
             await asyncio.wait([pending.done for pending in self._open], timeout=grace_s)
         for pending in tuple(self._open):
             self._give_up(pending)
+        for lane in self._lanes:
+            # What is still open was waited for already.
+            lane.channel.give_up("the transport was closed")
         tasks, self._tasks = self._tasks, []
         await end(tasks)
         self._queue.clear()
@@ -194,8 +196,9 @@ class Publisher:
             return
         if isinstance(error, OutcomeUnknownError):
             parcel = pending.parcel
+            route = parcel.route
             blame = blamed(
-                error.reason, exchange=parcel.exchange, routing_key=parcel.routing_key, size_bytes=len(parcel.body)
+                error.reason, exchange=route.exchange, routing_key=route.routing_key, size_bytes=len(parcel.body)
             )
             if blame is None:
                 heapq.heappush(self._queue, pending)
@@ -208,7 +211,7 @@ class Publisher:
     def _expire(self, pending: _Pending, timeout_s: float) -> None:
         if pending.done.done():
             return
-        said = f"routing key {pending.parcel.routing_key!r} was not confirmed within {timeout_s:g} s"
+        said = f"routing key {pending.parcel.route.routing_key!r} was not confirmed within {timeout_s:g} s"
         pending.done.set_exception(
             PublishNotConfirmedError(f"{said}: {self._why(pending)}", message_id=pending.parcel.id)
         )
@@ -251,7 +254,7 @@ class Publisher:
             connection = await self._link.connected()
             opened_s = self._monotonic_s()
             try:
-                channel = await PlainChannel.open(connection, confirms=True)
+                channel = await open_channel(connection, confirms=True)
             except ConnectionLostError as error:
                 _log.debug("channel.lost", purpose="publish", reason=str(error))
             else:

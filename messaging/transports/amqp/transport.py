@@ -19,6 +19,7 @@ from messaging.core.ambient import Ambient
 from messaging.core.sealed import Label, Route, Sealed
 from messaging.core.topology import Declares, Topology
 from messaging.errors import ConfigurationError, ConnectionLostError, TopologyConflictError
+from messaging.transports.amqp.capability import FastPath
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
 from messaging.transports.amqp.consumer import AmqpSubscription
 from messaging.transports.amqp.declare import declare, look, take_lock
@@ -55,6 +56,7 @@ class AmqpTransport:
         name: Shown in the broker's list of connections.
         tls: Certificates, for addresses that begin with amqps.
         declares: What `declare` makes; the rest must be there.
+        fast: Whether channels handle the frames of messages themselves, where the client library allows it.
 
     Raises:
         ConfigurationError: A URL is no AMQP address, or there is none.
@@ -71,6 +73,7 @@ class AmqpTransport:
         name: str = "messaging",
         tls: Tls | None = None,
         declares: Declares = Declares.ALL,
+        fast: bool = True,
     ) -> None:
         if not urls:
             raise ConfigurationError("no broker address: set MESSAGING_BROKER_URL")
@@ -88,6 +91,8 @@ class AmqpTransport:
         self._down_since_s = 0.0
         self._warner: asyncio.Task[None] | None = None
 
+        fast_path = FastPath(is_on=fast)
+
         def link(purpose: str) -> Link:
             return Link(
                 f"{name} {purpose}",
@@ -97,6 +102,7 @@ class AmqpTransport:
                 heartbeat_s=heartbeat_s,
                 prepare=self._declare_remembered,
                 on_change=self._on_change,
+                fast_path=fast_path,
             )
 
         # The broker stops reading from connections that publish while an alarm is on; acks must still arrive.

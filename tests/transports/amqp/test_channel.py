@@ -1,53 +1,38 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiormq
 import pytest
-from aiormq.abc import DeliveredMessage
 
 from messaging.errors import PublishNotConfirmedError, UnroutableError
-from messaging.transports.amqp.channel import PlainChannel
+from messaging.transports.amqp.arrival import Message
+from messaging.transports.amqp.channel import open_channel
 from messaging.transports.amqp.connection import Connection
-from messaging.transports.amqp.errors import Node, OutcomeUnknownError
-from messaging.transports.amqp.parcel import Parcel
+from messaging.transports.amqp.errors import OutcomeUnknownError
+from messaging.transports.amqp.fast import FastChannel
+from messaging.transports.amqp.plain import PlainChannel
 from messaging.transports.amqp.settlements import How
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
-from tests.transports.amqp_rig import AmqpRig
-from tests.transports.rig import KEY, work
+from tests.transports.amqp_rig import AmqpRig, parcel
+from tests.transports.rig import KEY
 
 pytestmark = pytest.mark.broker
 
-Opens = Callable[[], Awaitable[PlainChannel]]
+
+@pytest.fixture(params=[True, False], ids=["fast", "plain"])
+def fast(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
-def parcel(exchange: str, number: int = 0, *, key: str = KEY, body: bytes = b"x") -> Parcel:
-    message_id = f"{number:032x}"
-    return Parcel(
-        body=body,
-        exchange=exchange,
-        routing_key=key,
-        mandatory=True,
-        message_id=message_id,
-        properties=aiormq.spec.Basic.Properties(message_id=message_id),
-    )
+async def test_connection_decides_the_kind(connection: Connection, fast: bool) -> None:
+    channel = await open_channel(connection, confirms=True)
 
-
-@pytest.fixture
-async def connection(near: Node) -> AsyncIterator[Connection]:
-    connection = await Connection.open(near, name="test", heartbeat_s=10, timeout_s=10.0)
-    yield connection
-    await connection.aclose()
-
-
-@pytest.fixture
-async def queue(rig: AmqpRig) -> str:
-    await (await rig.transport()).declare(work(rig.names))
-    return rig.names.queue("orders", "commands")
+    assert isinstance(channel, FastChannel if fast else PlainChannel)
+    await channel.aclose()
 
 
 async def test_publish_returns_the_future_of_its_confirm(connection: Connection, rig: AmqpRig, queue: str) -> None:
-    channel = await PlainChannel.open(connection, confirms=True)
+    channel = await open_channel(connection, confirms=True)
 
     confirms = [channel.publish(parcel(rig.names.commands, number)) for number in range(50)]
 
@@ -58,7 +43,7 @@ async def test_publish_returns_the_future_of_its_confirm(connection: Connection,
 
 
 async def test_returned_message_fails_alone(connection: Connection, rig: AmqpRig, queue: str) -> None:
-    channel = await PlainChannel.open(connection, confirms=True)
+    channel = await open_channel(connection, confirms=True)
 
     good, bad = channel.publish(parcel(rig.names.commands, 1)), channel.publish(parcel(rig.names.commands, 2, key="no"))
 
@@ -72,7 +57,7 @@ async def test_returned_message_fails_alone(connection: Connection, rig: AmqpRig
 async def test_routing_key_beyond_amqp_is_refused_and_the_channel_lives(
     connection: Connection, rig: AmqpRig, queue: str
 ) -> None:
-    channel = await PlainChannel.open(connection, confirms=True)
+    channel = await open_channel(connection, confirms=True)
 
     for key in ("k" * 256, "ü" * 200):
         with pytest.raises(PublishNotConfirmedError) as caught:
@@ -86,10 +71,10 @@ async def test_routing_key_beyond_amqp_is_refused_and_the_channel_lives(
 async def test_cut_fails_what_is_open_with_an_unknown_outcome(
     connection: Connection, proxy: TcpProxy, rig: AmqpRig, queue: str
 ) -> None:
-    channel = await PlainChannel.open(connection, confirms=True)
+    channel = await open_channel(connection, confirms=True)
     proxy.hold()
     # More than aiormq's queue takes: those that wait for room in it must end as well.
-    confirms = [channel.publish(parcel(rig.names.commands, number, body=bytes(50_000))) for number in range(400)]
+    confirms = [channel.publish(parcel(rig.names.commands, number, body=bytes(50_000))) for number in range(250)]
     await asyncio.sleep(0)
 
     proxy.cut()
@@ -104,7 +89,7 @@ async def test_cut_fails_what_is_open_with_an_unknown_outcome(
 
 
 async def test_channel_closed_by_the_broker_tells_its_reason(connection: Connection) -> None:
-    channel = await PlainChannel.open(connection, confirms=True)
+    channel = await open_channel(connection, confirms=True)
 
     with pytest.raises(OutcomeUnknownError) as caught:
         await channel.publish(parcel("no.such.exchange"))
@@ -118,7 +103,7 @@ async def test_closing_fails_what_is_open_and_leaves_the_connection(
     connection: Connection, rig: AmqpRig, queue: str
 ) -> None:
     for _ in range(5):
-        channel = await PlainChannel.open(connection, confirms=True)
+        channel = await open_channel(connection, confirms=True)
         confirms = [channel.publish(parcel(rig.names.commands, number)) for number in range(100)]
 
         await channel.aclose()
@@ -129,15 +114,15 @@ async def test_closing_fails_what_is_open_and_leaves_the_connection(
 
 
 async def test_consumes_and_settles(connection: Connection, rig: AmqpRig, queue: str) -> None:
-    publisher = await PlainChannel.open(connection, confirms=True)
-    channel = await PlainChannel.open(connection, confirms=False)
-    arrived: list[DeliveredMessage] = []
+    publisher = await open_channel(connection, confirms=True)
+    channel = await open_channel(connection, confirms=False)
+    arrived: list[Message] = []
     await asyncio.gather(*(publisher.publish(parcel(rig.names.commands, number)) for number in range(10)))
 
     await channel.consume(queue, arrived.append, prefetch=100, tag="t1")
     await eventually(lambda: len(arrived) == 10)
     assert channel.is_consuming
-    assert all(channel.settle(message.delivery_tag or 0, How.ACK) for message in arrived)
+    assert all(channel.settle(message.delivery_tag, How.ACK) for message in arrived)
     await channel.cancel()
     await channel.settled()
     await channel.aclose()
@@ -151,7 +136,7 @@ async def test_consumes_and_settles(connection: Connection, rig: AmqpRig, queue:
 
 
 async def test_consuming_from_nowhere_raises_what_the_broker_says(connection: Connection) -> None:
-    channel = await PlainChannel.open(connection, confirms=False)
+    channel = await open_channel(connection, confirms=False)
 
     with pytest.raises(aiormq.ChannelNotFoundEntity):
         await channel.consume("no.such.queue", lambda _: None, prefetch=1, tag="t1")
@@ -160,19 +145,87 @@ async def test_consuming_from_nowhere_raises_what_the_broker_says(connection: Co
     assert connection.is_open
 
 
-async def test_settlements_that_did_not_get_out_are_counted(
-    connection: Connection, proxy: TcpProxy, rig: AmqpRig, queue: str
-) -> None:
-    publisher = await PlainChannel.open(connection, confirms=True)
-    channel = await PlainChannel.open(connection, confirms=False)
-    arrived: list[DeliveredMessage] = []
-    await asyncio.gather(*(publisher.publish(parcel(rig.names.commands, number)) for number in range(3)))
-    await channel.consume(queue, arrived.append, prefetch=10, tag="t1")
-    await eventually(lambda: len(arrived) == 3)
+async def test_bodies_of_every_size_arrive_as_they_were_sent(connection: Connection, rig: AmqpRig, queue: str) -> None:
+    # RabbitMQ agrees to frames of 128 KiB: 131 064 bytes of body and 8 around them.
+    sizes = [0, 1, 131_063, 131_064, 131_065, 262_128, 262_129, 1_000_000]
+    bodies = [(bytes(range(251)) * (size // 251 + 1))[:size] for size in sizes]
+    publisher = await open_channel(connection, confirms=True)
+    channel = await open_channel(connection, confirms=False)
+    arrived: list[Message] = []
 
-    for message in arrived:
-        channel.settle(message.delivery_tag or 0, How.ACK)
+    confirms = [publisher.publish(parcel(rig.names.commands, number, body=body)) for number, body in enumerate(bodies)]
+    await channel.consume(queue, arrived.append, prefetch=100, tag="t1")
+    await asyncio.gather(*confirms)
+    await eventually(lambda: len(arrived) == len(bodies))
+
+    assert [message.body for message in arrived] == bodies
+    assert [message.message_id for message in arrived] == [f"{number:032x}" for number in range(len(bodies))]
+    await channel.aclose()
+    await publisher.aclose()
+
+
+async def test_deliveries_may_be_settled_in_any_order(connection: Connection, rig: AmqpRig, queue: str) -> None:
+    publisher = await open_channel(connection, confirms=True)
+    channel = await open_channel(connection, confirms=False)
+    arrived: list[Message] = []
+    await asyncio.gather(*(publisher.publish(parcel(rig.names.commands, number)) for number in range(200)))
+    await channel.consume(queue, arrived.append, prefetch=0, tag="t1")
+    await eventually(lambda: len(arrived) == 200)
+
+    # Every number once, far from its neighbours: 77 and 200 have no common divisor.
+    order = [number * 77 % 200 for number in range(200)]
+    given_back = set(order[:20])
+    for place, number in enumerate(order):
+        channel.settle(arrived[number].delivery_tag, How.GIVE_BACK if number in given_back else How.ACK)
+        if place % 9 == 0:
+            await asyncio.sleep(0)
+    await eventually(lambda: len(arrived) == 220)
+
+    again = arrived[200:]
+    assert all(message.redelivered for message in again)
+    assert {int(message.message_id or "", 16) for message in again} == given_back
+    for message in again:
+        channel.settle(message.delivery_tag, How.ACK)
+    await channel.settled()
+    await channel.aclose()
+    depth = await (await rig.transport()).depth(queue)
+    assert depth is not None
+    assert depth.messages == 0
+    await publisher.aclose()
+
+
+async def test_only_the_returned_ones_of_many_fail(connection: Connection, rig: AmqpRig, queue: str) -> None:
+    channel = await open_channel(connection, confirms=True)
+
+    confirms = [
+        channel.publish(parcel(rig.names.commands, number, key="no" if number % 7 == 3 else KEY))
+        for number in range(200)
+    ]
+    outcomes = await asyncio.gather(*confirms, return_exceptions=True)
+
+    failed = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, UnroutableError)}
+    assert failed == {number for number in range(200) if number % 7 == 3}
+    assert {outcome for number, outcome in enumerate(outcomes) if number not in failed} == {None}
+    assert queue
     await channel.aclose()
 
-    assert channel.unsaid_settlements == 3
-    await publisher.aclose()
+
+async def test_message_that_cannot_be_written_shifts_no_confirm(
+    connection: Connection, rig: AmqpRig, queue: str
+) -> None:
+    channel = await open_channel(connection, confirms=True)
+
+    keys = [KEY, "k" * 256, KEY, "no", "\ud800", KEY]
+    confirms = [channel.publish(parcel(rig.names.commands, number, key=key)) for number, key in enumerate(keys)]
+    outcomes = await asyncio.gather(*confirms, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None),
+        PublishNotConfirmedError,
+        type(None),
+        UnroutableError,
+        PublishNotConfirmedError,
+        type(None),
+    ]
+    assert queue
+    await channel.aclose()

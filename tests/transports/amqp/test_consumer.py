@@ -8,13 +8,20 @@ import structlog.testing
 from messaging.errors import ConfigurationError, ConnectionLostError, TopologyConflictError
 from messaging.transports.amqp import AmqpTransport
 from messaging.transports.amqp.consumer import AmqpSubscription
+from messaging.transports.amqp.fast import FastChannel
 from messaging.transports.amqp.feed import Feed
+from messaging.transports.amqp.plain import PlainChannel
 from messaging.transports.base import LinkState
 from tests.support.waiting import eventually, holds
 from tests.transports.amqp_rig import AmqpRig
 from tests.transports.rig import LIMIT_S, Recorder, ack, depth_of, publish, to, work
 
 pytestmark = pytest.mark.broker
+
+
+@pytest.fixture(params=[True, False], ids=["fast", "plain"])
+def fast(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
 
 @pytest.fixture
@@ -95,7 +102,7 @@ async def test_consumer_that_vanished_unnoticed_is_found_by_its_tag(rig: AmqpRig
     assert not subscription.is_live
     await publish(transport, to(rig.names.commands), b"x")
     await recorder.reaches(1)
-    assert subscription.is_live
+    await eventually(lambda: subscription.is_live, LIMIT_S)
 
 
 async def test_consumer_that_the_broker_does_not_know_is_found_by_its_count(
@@ -313,4 +320,6 @@ async def test_stranger_with_invalid_names_stops_nobody(rig: AmqpRig, transport:
 def _channel_of(subscription: object):  # type: ignore[no-untyped-def]
     assert isinstance(subscription, AmqpSubscription)
     assert subscription._feed is not None
-    return subscription._feed.channel._channel
+    channel = subscription._feed.channel
+    assert isinstance(channel, FastChannel | PlainChannel)
+    return channel._channel

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -6,10 +7,12 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from messaging.core.sealed import Label, Route
+from messaging.transports.amqp.arrival import Arrival, Message, Received
 from messaging.transports.amqp.delivery import AmqpDelivery
 from messaging.transports.amqp.settlements import How
 from messaging.transports.base import Death
 
+Reads = Callable[[bytes, ContentHeader], Message]
 ELSEWHERE = Route(exchange="elsewhere", routing_key="k")
 
 
@@ -27,23 +30,30 @@ class FakeOutlet:
         self.published.append((body, route, label))
 
 
+def received(body: bytes, header: ContentHeader) -> Message:
+    """Return a message as aiormq reads it."""
+    delivery = Basic.Deliver("tag", 3, True, "ex", "key")
+    return Received(DeliveredMessage(delivery=delivery, header=header, body=body, channel=None))  # type: ignore[arg-type]
+
+
+def arrived(body: bytes, header: ContentHeader) -> Message:
+    """Return a message as the fast channel reads it."""
+    return Arrival(3, True, ("ex", "key"), header.marshal(), body)
+
+
 class Arrived:
     """A delivery with what it did."""
 
-    def __init__(self, body: bytes = b"body", **properties: Any) -> None:
+    def __init__(self, body: bytes = b"body", *, read: Reads = arrived, **properties: Any) -> None:
         self.outlet = FakeOutlet()
         self.settled: list[tuple[int, How]] = []
-        message = DeliveredMessage(
-            delivery=Basic.Deliver("tag", 3, True, "ex", "key"),
-            header=ContentHeader(properties=Basic.Properties(**properties), body_size=len(body)),
-            body=body,
-            channel=None,  # type: ignore[arg-type]
-        )
+        message = read(body, ContentHeader(properties=Basic.Properties(**properties), body_size=len(body)))
         self.delivery = AmqpDelivery(message, "queue", lambda tag, how: self.settled.append((tag, how)), self.outlet)
 
 
-def test_reads_what_came() -> None:
-    delivery = Arrived(message_id="id", message_type="orders.place_order/1").delivery
+@pytest.mark.parametrize("read", [received, arrived])
+def test_reads_what_came(read: Reads) -> None:
+    delivery = Arrived(read=read, message_id="id", message_type="orders.place_order/1").delivery
 
     assert (delivery.body, delivery.queue, delivery.exchange, delivery.routing_key) == (b"body", "queue", "ex", "key")
     assert (delivery.message_id, delivery.type, delivery.redelivered) == ("id", "orders.place_order/1", True)
@@ -51,13 +61,15 @@ def test_reads_what_came() -> None:
 
 
 @pytest.mark.parametrize("claim", [0, 1001, -1, True, "2", 2.0, None, [2], {"a": 2}], ids=repr)
-def test_attempt_that_is_no_number_of_attempts_is_the_first(claim: object) -> None:
-    assert Arrived(headers={"x-attempt": claim}).delivery.attempt == 1
+@pytest.mark.parametrize("read", [received, arrived])
+def test_attempt_that_is_no_number_of_attempts_is_the_first(claim: object, read: Reads) -> None:
+    assert Arrived(read=read, headers={"x-attempt": claim}).delivery.attempt == 1
 
 
 @pytest.mark.parametrize("claim", [1, 2, 1000])
-def test_attempt_within_bounds_is_believed(claim: int) -> None:
-    assert Arrived(headers={"x-attempt": claim}).delivery.attempt == claim
+@pytest.mark.parametrize("read", [received, arrived])
+def test_attempt_within_bounds_is_believed(claim: int, read: Reads) -> None:
+    assert Arrived(read=read, headers={"x-attempt": claim}).delivery.attempt == claim
 
 
 @pytest.mark.parametrize("claim", [True, -3, "7", None], ids=repr)

@@ -5,6 +5,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from messaging.transports.amqp.arrival import Received
 from messaging.transports.amqp.feed import Feed, Surroundings
 from messaging.transports.amqp.settlements import How
 from messaging.transports.base import Delivery
@@ -54,7 +55,8 @@ class Bench:
         for tag in tags:
             header = ContentHeader(properties=Basic.Properties(), body_size=1)
             delivery = Basic.Deliver("tag", tag, False, "ex", "key")
-            self.feed.take(DeliveredMessage(delivery=delivery, header=header, body=b"%d" % tag, channel=None))  # type: ignore[arg-type]
+            message = DeliveredMessage(delivery=delivery, header=header, body=b"%d" % tag, channel=None)  # type: ignore[arg-type]
+            self.feed.take(Received(message))
 
     def _note_dropped(self, count: int) -> None:
         self.dropped += count

@@ -6,6 +6,7 @@ import pytest
 
 from messaging.cli.broker_node import free_port
 from messaging.errors import ConfigurationError, TopologyConflictError
+from messaging.transports.amqp.capability import FastPath
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import Node
 from messaging.transports.amqp.link import Link
@@ -40,6 +41,7 @@ class Watched:
             heartbeat_s=10,
             prepare=prepare,
             on_change=lambda: self.states.append(link.state),
+            fast_path=FastPath(is_on=True),
         )
         self.links.append(link)
         link.start()

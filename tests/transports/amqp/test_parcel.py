@@ -20,7 +20,7 @@ def test_goes_where_the_route_says() -> None:
 
     parcel = Parcel.of(b"body", route, Label(message_id=ID.hex, type="t/1"), new_id=lambda: UUID(int=9))
 
-    assert (parcel.body, parcel.exchange, parcel.routing_key, parcel.mandatory) == (b"body", "ex", "key", False)
+    assert (parcel.body, parcel.route) == (b"body", route)
     assert parcel.id == ID
 
 

@@ -18,6 +18,11 @@ from tests.transports.rig import LIMIT_S, Recorder, ack, depth_of, eventually_de
 pytestmark = pytest.mark.broker
 
 
+@pytest.fixture(params=[True, False], ids=["fast", "plain"])
+def fast(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
 async def transport(rig: AmqpRig) -> AmqpTransport:
     transport = await rig.transport()

@@ -1,0 +1,242 @@
+"""The frames of AMQP 0-9-1 that every message needs, by hand: publish, confirm, return, deliver, settle.
+
+pamqp writes and reads all other frames, and what is rare in these: header tables, and the first publish to a
+destination. What is written here is byte for byte what pamqp writes (`tests/transports/amqp/test_wire.py`).
+
+    frame   = kind (1) · channel (2) · size (4) · payload · 0xCE
+    message = publish method, content header, body in pieces of at most frame_max - 8 bytes
+"""
+
+import struct
+from typing import Final
+
+import pamqp.commands
+import pamqp.frame
+from pamqp.header import ContentHeader
+
+from messaging.transports.amqp.parcel import CONTENT_TYPE, PERSISTENT, TRANSIENT, Parcel
+from messaging.transports.amqp.settlements import How, Settlement
+
+__all__ = [
+    "ACK",
+    "BLOCKED",
+    "BODY",
+    "CHANNEL_CLOSE",
+    "CHANNEL_CLOSE_OK",
+    "CONNECTION_CLOSE",
+    "DELIVER",
+    "END",
+    "FRAME",
+    "HEADER",
+    "HEARTBEAT",
+    "METHOD",
+    "NACK",
+    "OVERHEAD_BYTES",
+    "RETURN",
+    "UNBLOCKED",
+    "BrokenFrameError",
+    "Encoder",
+    "read_body_size",
+    "read_confirm",
+    "read_deliver",
+    "read_method",
+    "read_names",
+    "whole_frame",
+]
+
+METHOD: Final = 1
+HEADER: Final = 2
+BODY: Final = 3
+
+CONNECTION_CLOSE: Final = 10 << 16 | 50
+BLOCKED: Final = 10 << 16 | 60
+UNBLOCKED: Final = 10 << 16 | 61
+CHANNEL_CLOSE: Final = 20 << 16 | 40
+CHANNEL_CLOSE_OK: Final = 20 << 16 | 41
+RETURN: Final = 60 << 16 | 50
+DELIVER: Final = 60 << 16 | 60
+ACK: Final = 60 << 16 | 80
+REJECT: Final = 60 << 16 | 90
+NACK: Final = 60 << 16 | 120
+
+END: Final = 0xCE
+END_BYTE: Final = b"\xce"
+OVERHEAD_BYTES: Final = 8
+"""What a frame has besides its payload."""
+
+HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+FRAME: Final = struct.Struct(">BHI")
+_WORD: Final = struct.Struct(">I")
+_SETTLE: Final = struct.Struct(">BHIIQBB")
+_SETTLE_BYTES: Final = 13
+_TAG: Final = struct.Struct(">QB")
+# The header's frame, up to its properties: kind, channel, size, class, weight, body size, flags.
+_HEADER: Final = struct.Struct(">BHIHHQH")
+_HEADER_BYTES: Final = 14
+_HEADER_START: Final = struct.Struct(">HHQ")
+_NEXT_BODY: Final = struct.Struct(">BBHI")
+_BASIC: Final = 60
+
+# Bits of the flags, in the order in which properties are written.
+_HAS_CONTENT_TYPE: Final = 1 << 15
+_HAS_DELIVERY_MODE: Final = 1 << 12
+_HAS_EXPIRATION: Final = 1 << 8
+_HAS_MESSAGE_ID: Final = 1 << 7
+_HAS_TYPE: Final = 1 << 5
+
+_SHORT_BYTES: Final = 255
+_ASCII_END: Final = 128
+_KNOWN: Final = 1024
+"""How many destinations and types are remembered; beyond that, all are forgotten and learnt again."""
+
+
+class BrokenFrameError(ConnectionError):
+    """The broker's bytes are no frames of AMQP: from here on nothing that the connection says can be understood."""
+
+
+class Encoder:
+    """Writes the frames of one channel.
+
+    Args:
+        channel: Its number.
+        frame_max: The largest frame that the broker takes, bytes.
+    """
+
+    def __init__(self, channel: int, *, frame_max: int) -> None:
+        self._channel = channel
+        self._max_body = frame_max - OVERHEAD_BYTES
+        self._publishes: dict[tuple[str, str, bool], bytes] = {}
+        self._properties: dict[tuple[bool, str], tuple[int, bytes, bytes]] = {}
+
+    def publish(self, parcel: Parcel, out: list[bytes]) -> None:
+        """Append the frames of a message to `out`, all or none.
+
+        Raises:
+            ValueError, TypeError: A name or property cannot be written as AMQP.
+        """
+        publish, header = self._publish(parcel), self._header(parcel)
+        body, channel = parcel.body, self._channel
+        size = len(body)
+        if 0 < size <= self._max_body:
+            out += (publish, header, _NEXT_BODY.pack(END, BODY, channel, size), body, END_BYTE)
+            return
+        out += (publish, header, END_BYTE)
+        for start in range(0, size, self._max_body):
+            piece = body[start : start + self._max_body]
+            out += (FRAME.pack(BODY, channel, len(piece)), piece, END_BYTE)
+
+    def settlement(self, settlement: Settlement) -> bytes:
+        """Return the frame that tells the broker what happened to deliveries."""
+        tag, channel = settlement.tag, self._channel
+        match settlement.how:
+            case How.ACK:
+                return _SETTLE.pack(METHOD, channel, _SETTLE_BYTES, ACK, tag, settlement.multiple, END)
+            case How.REJECT:
+                return _SETTLE.pack(METHOD, channel, _SETTLE_BYTES, REJECT, tag, 1, END)
+            case How.GIVE_BACK:
+                # The second bit asks for its return to the queue.
+                return _SETTLE.pack(METHOD, channel, _SETTLE_BYTES, NACK, tag, 2, END)
+
+    def _publish(self, parcel: Parcel) -> bytes:
+        route = parcel.route
+        key = (route.exchange, route.routing_key, route.mandatory)
+        known = self._publishes.get(key)
+        if known is None:
+            method = pamqp.commands.Basic.Publish(
+                exchange=route.exchange, routing_key=route.routing_key, mandatory=route.mandatory
+            )
+            known = pamqp.frame.marshal(method, self._channel)
+            if len(self._publishes) >= _KNOWN:
+                self._publishes.clear()
+            self._publishes[key] = known
+        return known
+
+    def _header(self, parcel: Parcel) -> bytes:
+        """Return the content header's frame without the byte that ends it."""
+        label, route = parcel.label, parcel.route
+        size = len(parcel.body)
+        if label.attempt > 1 or label.first_failed_ms is not None:
+            header = ContentHeader(body_size=size, properties=parcel.properties)
+            return pamqp.frame.marshal(header, self._channel)[:-1]
+        flags, before, after = self._known_properties(persistent=route.persistent, kind=label.type)
+        properties = before
+        if route.expiration_ms is not None:
+            flags |= _HAS_EXPIRATION
+            properties += _short(str(max(0, route.expiration_ms)))
+        properties += _short(parcel.message_id) + after
+        return _HEADER.pack(HEADER, self._channel, _HEADER_BYTES + len(properties), _BASIC, 0, size, flags) + properties
+
+    def _known_properties(self, *, persistent: bool, kind: str) -> tuple[int, bytes, bytes]:
+        """Return the flags, and what is written before the expiration and after the id."""
+        key = (persistent, kind)
+        known = self._properties.get(key)
+        if known is None:
+            before = _short(CONTENT_TYPE) + bytes((PERSISTENT if persistent else TRANSIENT,))
+            flags = _HAS_CONTENT_TYPE | _HAS_DELIVERY_MODE | _HAS_MESSAGE_ID
+            known = (flags | _HAS_TYPE, before, _short(kind)) if kind else (flags, before, b"")
+            if len(self._properties) >= _KNOWN:
+                self._properties.clear()
+            self._properties[key] = known
+        return known
+
+
+def whole_frame(channel: int, payload: bytes) -> bytes:
+    """Return the frame of a method's payload, as pamqp wants to read it."""
+    return FRAME.pack(METHOD, channel, len(payload)) + payload + END_BYTE
+
+
+def read_method(data: bytes, start: int) -> int:
+    """Return class and method of a method frame's payload, as one number."""
+    (method,) = _WORD.unpack_from(data, start)
+    return int(method)
+
+
+def read_confirm(data: bytes, start: int) -> tuple[int, bool]:
+    """Return the tag of a confirm, and whether it speaks of all tags up to it."""
+    tag, bits = _TAG.unpack_from(data, start + 4)
+    return tag, bool(bits & 1)
+
+
+def read_deliver(data: bytes, start: int, end: int) -> tuple[int, bool, bytes]:
+    """Return tag, mark of redelivery, and the bytes that `read_names` understands."""
+    at = start + 5 + data[start + 4]
+    tag, bits = _TAG.unpack_from(data, at)
+    return tag, bool(bits & 1), data[at + 9 : end]
+
+
+def read_names(names: bytes) -> tuple[str, str]:
+    """Return exchange and routing key. What is no UTF-8 in them is shown as question marks: nobody is to be stopped.
+
+    Raises:
+        BrokenFrameError: They do not fill the bytes.
+    """
+    split = 1 + names[0]
+    if len(names) != split + 1 + names[split]:
+        raise BrokenFrameError("a delivery's names are cut short")
+    return _text(names[1:split]), _text(names[split + 1 :])
+
+
+def read_body_size(data: bytes, start: int, end: int) -> int:
+    """Return how many bytes of body follow a content header.
+
+    Raises:
+        BrokenFrameError: It is no header of a message.
+    """
+    kind, _, size = _HEADER_START.unpack_from(data, start)
+    if kind != _BASIC or end - start < _HEADER_BYTES:
+        raise BrokenFrameError(f"a content header of class {kind} and {end - start} bytes")
+    return int(size)
+
+
+def _short(text: str) -> bytes:
+    data = text.encode()
+    if len(data) > _SHORT_BYTES:
+        raise ValueError(f"{len(data)} bytes are more than the {_SHORT_BYTES} of a short string")
+    return bytes((len(data),)) + data
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return bytes(byte if byte < _ASCII_END else ord("?") for byte in data).decode("ascii")
