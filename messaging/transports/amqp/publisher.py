@@ -107,6 +107,7 @@ class Publisher:
             await pending.done
         finally:
             expiry.cancel()
+            self._open.discard(pending)
 
     def post(self, parcel: Parcel) -> None:
         """Publish without waiting and without any promise; dropped when too much waits already."""
@@ -117,6 +118,7 @@ class Publisher:
 
         def forget(done: asyncio.Future[None]) -> None:
             expiry.cancel()
+            self._open.discard(pending)
             # Retrieved: nobody waits for it.
             done.cancelled() or done.exception()
 
@@ -124,7 +126,7 @@ class Publisher:
 
     def pump(self) -> None:
         """Send what waits and fits. Called whenever that may have changed."""
-        if self._link.current is None or self._link.current.blocked_by is not None:
+        if not self._queue or not self._may_send:
             return
         held: list[_Pending] = []
         while self._queue:
@@ -162,14 +164,26 @@ class Publisher:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         pending = _Pending(parcel=parcel, number=next(self._numbers), done=done)
         self._open.add(pending)
-        done.add_done_callback(lambda _: self._open.discard(pending))
-        heapq.heappush(self._queue, pending)
-        self.pump()
+        lane = None if self._queue or not self._may_send else self._choose(parcel)
+        if lane is None:
+            heapq.heappush(self._queue, pending)
+            self.pump()
+        else:
+            # Nobody waits before it and there is room: the usual case.
+            self._send(pending, lane)
         return pending
 
+    @property
+    def _may_send(self) -> bool:
+        connection = self._link.current
+        return connection is not None and connection.blocked_by is None
+
     def _choose(self, parcel: Parcel) -> _Lane | None:
-        free = [lane for lane in self._lanes if lane.takes(parcel)]
-        return min(free, key=lambda lane: len(lane.ids), default=None)
+        found: _Lane | None = None
+        for lane in self._lanes:
+            if (found is None or len(lane.ids) < len(found.ids)) and lane.takes(parcel):
+                found = lane
+        return found
 
     def _send(self, pending: _Pending, lane: _Lane) -> None:
         lane.ids.add(pending.parcel.message_id)
