@@ -269,13 +269,13 @@ class Rig:
             for event in worker.events()
         )
 
-    async def unsettled(self) -> int:
-        """Return how many deliveries consumers hold, over all queues of the run."""
+    async def unsettled(self, *services: str) -> int:
+        """Return how many deliveries consumers of some services hold, of all services without names."""
         listed = await asyncio.to_thread(
             self.node.ctl, "list_queues", "name", "messages_unacknowledged", "--formatter", "json", timeout_s=90
         )
-        prefix = self.operator.names.namespace + "."
-        return sum(row["messages_unacknowledged"] for row in json.loads(listed) if row["name"].startswith(prefix))
+        prefixes = tuple(f"{self.operator.names.namespace}.{service}." for service in services or _SERVICES)
+        return sum(row["messages_unacknowledged"] for row in json.loads(listed) if row["name"].startswith(prefixes))
 
     async def _is_fed(self) -> bool:
         for service, part in (("chaos", "commands"), ("chaos", "requests"), ("witness", "events")):
