@@ -9,6 +9,7 @@ travel between machines.
 
 - channel: `open_channel`, `publish` and `settle`, without the supervisor above.
 - transport: `AmqpTransport.publish` in one task per message, and `consume`.
+- service: `Service.send` in one task per message, and a handler; a 450-byte model, signed with its tick and encrypted.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import structlog
 
+from messaging import Command, Context, Service, Settings
 from messaging.ambient import real_ambient
 from messaging.cli.broker_node import PrivateNode, free_port
 from messaging.core.sealed import Label, Route, Sealed
@@ -176,10 +178,62 @@ class TransportLayer:
         return published, consumed
 
 
-LAYERS: Mapping[str, type[ChannelLayer] | type[TransportLayer]] = {
+class PlaceOrder(Command, name="orders.place_order", version=1):
+    """What services send here."""
+
+    order_id: str
+    customer: str
+    note: str
+
+
+class ServiceLayer:
+    """Two services, with everything that they do to a message."""
+
+    def __init__(self, url: str, *, fast: bool) -> None:
+        self._settings = Settings.development(broker_url=url, namespace="benchservice", prefetch=WINDOW, fast=fast)
+
+    async def run(self, queue: str, messages: int) -> tuple[Cost, Cost]:
+        """Return the cost of sending and of handling; the queue is the service's own."""
+        del queue
+        shop, orders = Service("shop", settings=self._settings), Service("orders", settings=self._settings)
+        sent, done, left = asyncio.Event(), asyncio.Event(), itertools.count(messages - 1, -1)
+
+        @orders.on_command(PlaceOrder)
+        async def place(_: PlaceOrder, __: Context) -> None:
+            # A service begins with one delivery at a time: the first one holds up all others.
+            await sent.wait()
+            if not next(left):
+                done.set()
+
+        async def send() -> None:
+            room = asyncio.Semaphore(WINDOW)
+
+            async def one(number: int) -> None:
+                await shop.send(PlaceOrder(order_id=str(number), customer="c" * 20, note="n" * 400))
+                room.release()
+
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(messages):
+                    await room.acquire()
+                    tasks.create_task(one(number))
+
+        async def handle() -> None:
+            sent.set()
+            await done.wait()
+
+        async with orders, shop:
+            return await measured(send, messages), await measured(handle, messages)
+
+
+LAYERS: Mapping[str, type[ChannelLayer] | type[TransportLayer] | type[ServiceLayer]] = {
     "channel": ChannelLayer,
     "transport": TransportLayer,
+    "service": ServiceLayer,
 }
+# Commands wait in quorum queues.
+COMBINATIONS = [
+    (layer, kind) for layer, kind in itertools.product(LAYERS, KINDS) if (layer, kind) != ("service", "classic")
+]
 
 
 async def measure(url: str, *, messages: int, rounds: int) -> list[Row]:
@@ -197,7 +251,7 @@ async def measure(url: str, *, messages: int, rounds: int) -> list[Row]:
         await admin.declare(topology)
         # The first round is not counted: the broker and this process warm up.
         for turn in range(rounds + 1):
-            for layer, path in itertools.product(LAYERS, PATHS):
+            for (layer, _), path in itertools.product((each for each in COMBINATIONS if each[1] == kind), PATHS):
                 costs = await LAYERS[layer](url, fast=path == "fast").run(queue, messages)
                 if turn:
                     found.setdefault((layer, kind, path), []).append(costs)
@@ -244,7 +298,7 @@ def table(rows: list[Row], *, messages: int, rounds: int) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     by_key = {(each.layer, each.queue, each.path): each for each in rows}
-    for layer, queue in itertools.product(LAYERS, KINDS):
+    for layer, queue in COMBINATIONS:
         for path in PATHS:
             one = by_key[layer, queue, path]
             lines.append(
