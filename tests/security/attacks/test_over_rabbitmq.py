@@ -330,6 +330,8 @@ async def test_forged_properties_change_nothing(scene: Scene) -> None:
 @pytest.mark.attack(76)
 async def test_a_forged_reply_does_not_take_the_place_of_the_true_one(scene: Scene) -> None:
     await scene.users.request(GetOrder())
+    # The answer may be quicker than the attacker's copy of it.
+    await eventually(lambda: any(".replies." in key for key, _ in scene.attacker.routed), what="the reply was seen")
     queue, old = next((key, body) for key, body in scene.attacker.routed if ".replies." in key)
 
     async with asyncio.TaskGroup() as group:
