@@ -5,7 +5,7 @@ import pickle
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from messaging.errors import DecryptionError, Disposition
+from messaging.errors import ConfigurationError, DecryptionError, Disposition
 from messaging.security import suite
 from messaging.security.suite import DataKey
 
@@ -92,3 +92,9 @@ def test_two_keys_that_open_one_ciphertext_have_different_commitments() -> None:
 def test_comparison_takes_whole_values() -> None:
     assert suite.same(b"abc", b"abc")
     assert not suite.same(b"abc", b"abd")
+
+
+@pytest.mark.parametrize("realm", ["x" * 300, "réalm"])
+def test_a_realm_that_no_key_id_can_hold_is_refused(realm: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot name a realm"):
+        suite.key_id(suite.ED25519, realm, bytes(32))
