@@ -15,15 +15,13 @@ Example:
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Final, Self, TypeVar
-from uuid import UUID
+from typing import Any, Final, Self
 
 import structlog
 
 from messaging.assembly import build, quieten, trust_file
-from messaging.core.message import Command, Event, Request
 from messaging.core.names import check_service, owner_of
 from messaging.core.retry import RetryPolicy
 from messaging.core.topology import Subscriptions
@@ -38,6 +36,7 @@ from messaging.runtime.publisher import Publisher
 from messaging.runtime.resources import listed, store_among
 from messaging.runtime.router import Router
 from messaging.runtime.seams import Seams
+from messaging.runtime.sending import Sending
 from messaging.runtime.tasks import Tasks
 from messaging.runtime.trust_watch import watch_trust
 from messaging.settings import Settings
@@ -48,7 +47,6 @@ from messaging.transports.memory import MemoryBroker
 
 __all__ = ["Lifespan", "Service"]
 
-R = TypeVar("R")
 Lifespan = Callable[["Service"], AbstractAsyncContextManager[Any]]
 
 _QUIET_ROUNDS: Final = 3
@@ -58,7 +56,7 @@ _NOT_RUNNING: Final = TransportState(link=LinkState.CLOSED)
 log = structlog.get_logger()
 
 
-class Service(Router):
+class Service(Sending, Router):
     """A service that sends and handles messages.
 
     Args:
@@ -98,72 +96,6 @@ class Service(Router):
         self._engine: Engine | None = None
         self._stack: AsyncExitStack | None = None
         self._is_stopping = False
-
-    # ---- sending
-
-    async def send(
-        self,
-        command: Command,
-        *,
-        message_id: UUID | None = None,
-        timeout: float | None = None,
-        expires_in: float | None = None,
-    ) -> UUID:
-        """Send a command to the service that owns it; returns its id once the broker has it on disk.
-
-        Args:
-            command: What to do.
-            message_id: A UUID of your own, so that a repetition is the same message.
-            timeout: Seconds until the broker must have confirmed.
-            expires_in: Seconds after which the command is worthless and is buried instead of handled.
-
-        Raises:
-            UnroutableError: nobody handles this command.
-            PublishNotConfirmedError: not confirmed in time; carries the id to repeat it with.
-            PolicyError: the trust bundle does not allow it; names the line to add.
-        """
-        return await self.publisher.send(command, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
-
-    async def send_many(self, commands: Iterable[Command], *, timeout: float | None = None) -> list[UUID]:
-        """Send commands together, confirms in flight side by side; returns their ids in order.
-
-        Raises:
-            ExceptionGroup: some failed; the others were sent.
-        """
-        publisher = self.publisher
-        results = await asyncio.gather(
-            *(publisher.send(command, timeout_s=timeout) for command in commands), return_exceptions=True
-        )
-        errors = [result for result in results if isinstance(result, Exception)]
-        if errors:
-            raise ExceptionGroup(f"{len(errors)} of {len(results)} commands were not sent", errors)
-        return [result for result in results if isinstance(result, UUID)]
-
-    async def publish(
-        self,
-        event: Event,
-        *,
-        message_id: UUID | None = None,
-        timeout: float | None = None,
-        expires_in: float | None = None,
-    ) -> UUID:
-        """Publish an event of this service to all who subscribe; nobody listening is no error. See `send`."""
-        return await self.publisher.publish(event, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
-
-    async def request(self, request: Request[R], *, timeout: float | None = None, message_id: UUID | None = None) -> R:
-        """Ask the service that owns the request and return its answer.
-
-        Args:
-            request: The question.
-            timeout: Seconds; default: `request_timeout_s` of the settings.
-            message_id: A UUID of your own: a repetition under it is answered from the first run.
-
-        Raises:
-            UnroutableError: nobody answers such requests.
-            RequestTimeoutError: no answer by the deadline; the outcome is unknown.
-            RemoteError: the handler failed; or one of the failures that the request declares with `raises=`.
-        """
-        return await self.publisher.request(request, timeout_s=timeout, message_id=message_id)
 
     # ---- lifecycle
 

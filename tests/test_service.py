@@ -21,13 +21,12 @@ from messaging import (
     RequestTimeoutError,
     Service,
     Settings,
-    UnroutableError,
 )
 from messaging.ambient import real_ambient
 from messaging.security.development_files import Contract, init_development
 from messaging.transports.memory import MemoryBroker
 from tests.support.logs import Logs, captured_logs
-from tests.support.shop import CancelOrder, CountOrders, OrderPlaced, PlaceOrder, RenameUser
+from tests.support.shop import CountOrders, OrderPlaced, PlaceOrder, RenameUser
 from tests.support.waiting import eventually, holds
 
 
@@ -93,39 +92,6 @@ async def test_a_service_without_handlers_is_a_client(settings: Settings) -> Non
         assert await users.request(CountOrders()) == 0
         assert users.subscriptions.is_empty
         assert users.health.is_ready
-
-
-async def test_many_commands_are_sent_together_in_order(settings: Settings) -> None:
-    handled: list[int] = []
-
-    async with an_orders(settings, handled), Service("users", settings) as users:
-        ids = await users.send_many(PlaceOrder(number=number) for number in range(20))
-        await users.settled()
-
-    assert len(set(ids)) == 20
-    assert sorted(handled) == list(range(20))
-
-
-async def test_of_many_commands_those_that_failed_are_told_and_the_others_sent(settings: Settings) -> None:
-    handled: list[int] = []
-
-    async with an_orders(settings, handled), Service("users", settings) as users:
-        with pytest.raises(ExceptionGroup, match="1 of 3 commands were not sent") as caught:
-            await users.send_many([PlaceOrder(number=1), CancelOrder(), PlaceOrder(number=2)])
-        await users.settled()
-
-    [error] = caught.value.exceptions
-    assert isinstance(error, UnroutableError)
-    assert sorted(handled) == [1, 2]
-
-
-async def test_message_id_timeout_and_life_are_the_callers_to_choose(settings: Settings) -> None:
-    message_id = uuid4()
-
-    async with an_orders(settings) as orders:
-        assert await orders.send(PlaceOrder(), message_id=message_id, timeout=2.0, expires_in=60.0) == message_id
-        assert await orders.publish(OrderPlaced(), message_id=message_id) == message_id
-        assert await orders.request(CountOrders(), message_id=uuid4()) == 0
 
 
 async def test_a_request_repeated_under_its_id_is_answered_from_the_first_run(settings: Settings) -> None:

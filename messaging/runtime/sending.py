@@ -1,0 +1,91 @@
+"""`Sending`: the ways to send that a service gives its users; each stands on the publisher."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TypeVar
+from uuid import UUID
+
+from messaging.core.message import Command, Event, Request
+from messaging.runtime.publisher import Publisher
+
+__all__ = ["Sending"]
+
+R = TypeVar("R")
+
+
+class Sending(ABC):
+    """What a service can say. See `messaging.service.Service`, which is one."""
+
+    @property
+    @abstractmethod
+    def publisher(self) -> Publisher:
+        """The way out while it runs.
+
+        Raises:
+            ConfigurationError: it does not run.
+        """
+
+    async def send(
+        self,
+        command: Command,
+        *,
+        message_id: UUID | None = None,
+        timeout: float | None = None,
+        expires_in: float | None = None,
+    ) -> UUID:
+        """Send a command to the service that owns it; returns its id once the broker has it on disk.
+
+        Args:
+            command: What to do.
+            message_id: A UUID of your own, so that a repetition is the same message.
+            timeout: Seconds until the broker must have confirmed.
+            expires_in: Seconds after which the command is worthless and is buried instead of handled.
+
+        Raises:
+            UnroutableError: nobody handles this command.
+            PublishNotConfirmedError: not confirmed in time; carries the id to repeat it with.
+            PolicyError: the trust bundle does not allow it; names the line to add.
+        """
+        return await self.publisher.send(command, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
+
+    async def send_many(self, commands: Iterable[Command], *, timeout: float | None = None) -> list[UUID]:
+        """Send commands together, confirms in flight side by side; returns their ids in order.
+
+        Raises:
+            ExceptionGroup: some failed; the others were sent.
+        """
+        publisher = self.publisher
+        results = await asyncio.gather(
+            *(publisher.send(command, timeout_s=timeout) for command in commands), return_exceptions=True
+        )
+        errors = [result for result in results if isinstance(result, Exception)]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(results)} commands were not sent", errors)
+        return [result for result in results if isinstance(result, UUID)]
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        message_id: UUID | None = None,
+        timeout: float | None = None,
+        expires_in: float | None = None,
+    ) -> UUID:
+        """Publish an event of this service to all who subscribe; nobody listening is no error. See `send`."""
+        return await self.publisher.publish(event, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
+
+    async def request(self, request: Request[R], *, timeout: float | None = None, message_id: UUID | None = None) -> R:
+        """Ask the service that owns the request and return its answer.
+
+        Args:
+            request: The question.
+            timeout: Seconds; default: `request_timeout_s` of the settings.
+            message_id: A UUID of your own: a repetition under it is answered from the first run.
+
+        Raises:
+            UnroutableError: nobody answers such requests.
+            RequestTimeoutError: no answer by the deadline; the outcome is unknown.
+            RemoteError: the handler failed; or one of the failures that the request declares with `raises=`.
+        """
+        return await self.publisher.request(request, timeout_s=timeout, message_id=message_id)
