@@ -15,6 +15,7 @@ __all__ = [
     "Context",
     "DeadLetter",
     "DeadLetters",
+    "Depends",
     "Event",
     "Fault",
     "InvalidPayloadError",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     )
     from messaging.runtime.context import Context
     from messaging.runtime.dead_letters import DeadLetters
+    from messaging.runtime.injection import Depends
     from messaging.runtime.router import Router
     from messaging.service import Service
     from messaging.settings import Settings
@@ -70,6 +72,7 @@ _HOMES = {
     "Context": "messaging.runtime.context",
     "DeadLetter": "messaging.core.dead_letter",
     "DeadLetters": "messaging.runtime.dead_letters",
+    "Depends": "messaging.runtime.injection",
     "Event": "messaging.core.message",
     "Fault": "messaging.core.fault",
     "Request": "messaging.core.message",

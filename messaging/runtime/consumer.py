@@ -51,7 +51,7 @@ class GivenBack(Exception):
 
 
 def _itself(handler: Handler) -> Call:
-    return handler.call
+    return handler.plan.call
 
 
 class Consumer:

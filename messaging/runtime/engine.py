@@ -13,6 +13,7 @@ from messaging.runtime.admission import Intake
 from messaging.runtime.consumer import Consumer
 from messaging.runtime.failpoint import Failpoint
 from messaging.runtime.handling import Part
+from messaging.runtime.injection import check_resources
 from messaging.runtime.middleware import Middleware
 from messaging.runtime.outcome import Identity
 from messaging.runtime.parts import Parts
@@ -78,6 +79,8 @@ class Engine:
         self._relaying = Tasks()
         self._purging = Tasks()
         self._store = store
+        overrides = {} if seams is None else seams.overrides
+        self._plans = [handler.overridden(overrides) for handler in router.handlers]
         self._relay = (
             None
             if outbox is None
@@ -124,7 +127,11 @@ class Engine:
 
         Args:
             resources: What handlers find through their context.
+
+        Raises:
+            ConfigurationError: a handler asks for a resource that does not exist.
         """
+        check_resources(self._plans, resources, session_type=None if self._store is None else self._store.session_type)
         self._consumer.resources = resources
         if self._relay is not None and self._store is not None:
             self._relaying.spawn(self._relay.run(), name=f"{self._service} relay")

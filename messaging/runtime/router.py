@@ -17,6 +17,7 @@ from messaging.core.retry import RetryPolicy
 from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError, UnknownMessageError
 from messaging.runtime.context import Context
+from messaging.runtime.injection import Overrides, Plan, plan_of
 from messaging.runtime.middleware import Call
 
 __all__ = ["Handler", "Router"]
@@ -29,7 +30,6 @@ P = ParamSpec("P")
 
 # A first rung always exists: deliveries that must wait without blame (a live lease, a lagging trust bundle) use it.
 FIRST_RUNG_MS: Final = 1_000
-_ARGUMENTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +38,15 @@ class Handler:
 
     Attributes:
         call: The user's function.
+        plan: How it gets what it takes beside message and context.
         model: The message class.
         kind: Command, event, request, or fault for `on_fault`.
         retry: Its policy; None takes the service's.
         timeout_s: Its deadline; None takes the service's.
     """
 
-    call: Call
+    call: Callable[..., Any]
+    plan: Plan
     model: type[Message]
     kind: Kind
     retry: RetryPolicy | None = None
@@ -60,6 +62,10 @@ class Handler:
         """What it handles."""
         contract = contract_of(self.model)
         return self.kind, contract.name, contract.version
+
+    def overridden(self, overrides: Overrides) -> Plan:
+        """Return the plan with other dependencies in the place of some; see `plan_of`."""
+        return plan_of(self.call, _subject_of(self.model, self.kind), overrides=overrides) if overrides else self.plan
 
 
 class OnRequest(Generic[Q_co]):
@@ -194,10 +200,13 @@ class Router:
     def _register(
         self, message: Any, handler: Callable[..., Any], kind: Kind, *, retry: RetryPolicy | None, timeout: float | None
     ) -> None:
-        _check_handler(handler)
+        if not inspect.iscoroutinefunction(handler):
+            name = getattr(handler, "__qualname__", repr(handler))
+            raise ConfigurationError(f"{name} must be an async function: async def {name}(message, context)")
         if timeout is not None and timeout <= 0:
             raise ConfigurationError(f"{handler.__qualname__}: timeout={timeout} must be above 0 seconds")
-        self._put(Handler(call=handler, model=message, kind=kind, retry=retry, timeout_s=timeout))
+        plan = plan_of(handler, _subject_of(message, kind))
+        self._put(Handler(call=handler, plan=plan, model=message, kind=kind, retry=retry, timeout_s=timeout))
 
     def _put(self, handler: Handler) -> None:
         taken = self._handlers.get(handler.key)
@@ -218,19 +227,5 @@ def _check_model(message: Any, kind: Kind) -> None:
         raise ConfigurationError(f"on_{kind.word} takes a {wanted.word.title()} class, not {message!r}")
 
 
-def _check_handler(handler: Callable[..., Any]) -> None:
-    name = getattr(handler, "__qualname__", repr(handler))
-    if not inspect.iscoroutinefunction(handler):
-        raise ConfigurationError(f"{name} must be an async function: async def {name}(message, context)")
-    parameters = inspect.signature(handler).parameters.values()
-    required = [
-        parameter
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if len(required) != _ARGUMENTS or any(parameter.kind is parameter.KEYWORD_ONLY for parameter in required):
-        raise ConfigurationError(
-            f"{name} must take (message, context) and nothing else that has no default; "
-            "what it needs beside them comes from context.resource(Type)"
-        )
+def _subject_of(model: type[Message], kind: Kind) -> type:
+    return Fault if kind is Kind.FAULT else model

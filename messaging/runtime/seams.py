@@ -1,11 +1,12 @@
 """`Seams`: what a test harness replaces in a service for one run; production never sets one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from messaging.core.ambient import Ambient
 from messaging.core.envelope import Envelope
 from messaging.core.message import Message
+from messaging.runtime.injection import Overrides
 from messaging.runtime.middleware import Call
 from messaging.runtime.router import Handler
 from messaging.settings import Settings
@@ -22,9 +23,11 @@ class Seams:
         ambient: A fixed clock, ids and chance.
         around: Returns what is called instead of a handler.
         on_published: Told of every message that went out, once it is confirmed.
+        overrides: What takes the place of handlers' dependencies.
     """
 
     settings: Settings
     ambient: Ambient
     around: Callable[[Handler], Call]
     on_published: Callable[[Message, Envelope], None]
+    overrides: Overrides = field(default_factory=dict)

@@ -173,6 +173,10 @@ class Store(Protocol):
     def inbox(self) -> Inbox:
         """The inbox."""
 
+    @property
+    def session_type(self) -> type:
+        """Class of the session that a handler's transaction gives."""
+
     def outbox(self, service: str) -> Outbox:
         """Return the outbox of a service."""
 

@@ -23,6 +23,7 @@ from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
 from messaging.runtime.context import Context
 from messaging.runtime.dead_letters import ReplayReport
+from messaging.runtime.injection import Overrides
 from messaging.runtime.letters import LetterReader
 from messaging.runtime.middleware import Call
 from messaging.runtime.publisher import Publisher
@@ -67,14 +68,17 @@ class Harness:
 
     Args:
         *services: The services; their own settings are not used.
+        overrides: A dependency of handlers, or the class of a resource → the function that takes its place.
 
     Attributes:
         sent: Commands that went out, in order.
         published: Events that went out, in order.
     """
 
-    def __init__(self, *services: Service) -> None:
+    def __init__(self, *services: Service, overrides: Overrides | None = None) -> None:
         self._services = {service.name: service for service in services}
+        self._overrides = overrides or {}
+        self._check_overrides()
         self._clock = FixedClock()
         self._settings = Settings.development()
         self._broker = self._settings.shared(MemoryBroker, lambda: MemoryBroker(is_manual=True))
@@ -183,11 +187,16 @@ class Harness:
     @property
     def _seams(self) -> Seams:
         return Seams(
-            settings=self._settings, ambient=self._clock.ambient, around=self._around, on_published=self._record
+            settings=self._settings,
+            ambient=self._clock.ambient,
+            around=self._around,
+            on_published=self._record,
+            overrides=self._overrides,
         )
 
     def _around(self, handler: Handler) -> Call:
         """Record each call of a handler, and let it fail when a test asked for that."""
+        inner = handler.overridden(self._overrides).call
 
         async def call(message: Any, context: Context) -> Any:
             self._calls.setdefault(handler.call, []).append(message)
@@ -195,7 +204,7 @@ class Harness:
             if failing is not None and failing.times > 0:
                 failing.times -= 1
                 raise failing.error
-            return await handler.call(message, context)
+            return await inner(message, context)
 
         return call
 
@@ -204,6 +213,14 @@ class Harness:
             self.sent.append(message)
         elif envelope.kind is Kind.EVENT and isinstance(message, Event):
             self.published.append(message)
+
+    def _check_overrides(self) -> None:
+        handlers = [handler for service in self._services.values() for handler in service.handlers]
+        asked = {
+            wish for handler in handlers for wish in handler.overridden(self._overrides).asked | handler.plan.asked
+        }
+        for unasked in self._overrides.keys() - asked:
+            raise ConfigurationError(f"overrides: no handler of these services depends on {unasked!r}")
 
     def _known(self, handler: Any) -> None:
         known = [found.call for service in self._services.values() for found in service.handlers]

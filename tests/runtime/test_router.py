@@ -8,6 +8,7 @@ from messaging import Command, ConfigurationError, Context, Fault, RetryPolicy, 
 from messaging.core.envelope import Kind
 from messaging.errors import UnknownMessageError
 from messaging.runtime.router import FIRST_RUNG_MS
+from tests.support.logs import Logs
 from tests.support.shop import CancelOrder, CountOrders, GetOrder, NewPlaceOrder, OrderPlaced, OrderView, PlaceOrder
 from tests.support.stage import Stage
 
@@ -97,22 +98,26 @@ def test_a_plain_function_is_refused() -> None:
         Router().on_command(PlaceOrder)(handle_plainly)  # type: ignore[arg-type]
 
 
-async def only_the_message(message: Any) -> None:
-    pass
+def test_what_a_handler_takes_is_looked_at_when_it_is_registered() -> None:
+    async def asking(message: PlaceOrder, context: Context, count: int) -> None:
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"asking: parameter 'count': int does not say which"):
+        Router().on_command(PlaceOrder)(asking)
 
 
-async def one_too_many(message: Any, context: Context, session: object) -> None:
-    pass
+def test_a_handler_can_be_planned_with_overrides() -> None:
+    router = Router()
 
+    @router.on_fault(PlaceOrder)
+    async def failed(fault: Fault, context: Context, logs: Logs) -> None:
+        pass
 
-async def by_keyword(message: Any, *, context: Context) -> None:
-    pass
+    [handler] = router.handlers
 
-
-@pytest.mark.parametrize("function", [only_the_message, one_too_many, by_keyword])
-def test_a_handler_takes_message_and_context_and_nothing_more(function: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"must take \(message, context\)"):
-        Router().on_command(PlaceOrder)(function)
+    assert handler.overridden({}) is handler.plan
+    assert Logs in handler.plan.resources
+    assert Logs not in handler.overridden({Logs: Logs}).resources
 
 
 def test_parameters_with_defaults_are_fine() -> None:

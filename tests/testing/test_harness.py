@@ -1,10 +1,11 @@
 """The harness as users of the library see it."""
 
 import asyncio
+from typing import Annotated
 
 import pytest
 
-from messaging import ConfigurationError, Context, Reject, Selection, Service, UnroutableError
+from messaging import ConfigurationError, Context, Depends, Reject, Selection, Service, UnroutableError
 from messaging.testing import Harness
 from tests.support.shop import CancelOrder, CountOrders, OrderPlaced, PlaceOrder
 
@@ -177,3 +178,52 @@ async def test_the_services_own_settings_are_not_used() -> None:
     async with Harness(elsewhere):
         assert elsewhere.health.is_ready
     assert not elsewhere.health.is_ready
+
+
+class Gateway:
+    async def charge(self, number: int) -> None:
+        raise AssertionError("a test never charges")
+
+
+def find_discount() -> int:
+    raise AssertionError("a test never asks")
+
+
+async def test_dependencies_and_resources_are_overridden() -> None:
+    charged: list[int] = []
+
+    class Recorder(Gateway):
+        async def charge(self, number: int) -> None:
+            charged.append(number)
+
+    paying = Service("orders")
+
+    @paying.on_command(PlaceOrder)
+    async def pay(
+        command: PlaceOrder, context: Context, gateway: Gateway, discount: Annotated[int, Depends(find_discount)]
+    ) -> None:
+        await gateway.charge(command.number - discount)
+
+    async with Harness(paying, overrides={Gateway: Recorder, find_discount: lambda: 2}) as h:
+        await h.send(PlaceOrder(number=5), sender="users")
+        await h.settled()
+
+        assert h.calls(pay) == [PlaceOrder(number=5)]
+    assert charged == [3]
+
+
+def test_an_override_that_nobody_depends_on_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"no handler of these services depends on .*find_discount"):
+        Harness(orders, overrides={find_discount: int})
+
+
+async def test_a_resource_that_is_not_there_ends_the_start() -> None:
+    paying = Service("orders")
+
+    @paying.on_command(PlaceOrder)
+    async def pay(command: PlaceOrder, context: Context, gateway: Gateway) -> None:
+        await gateway.charge(command.number)
+
+    with pytest.raises(ConfigurationError, match=r"pay: parameter 'gateway' is a Gateway, and there is none"):
+        async with Harness(paying):
+            raise AssertionError("it does not start")

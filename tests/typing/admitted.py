@@ -1,9 +1,11 @@
 """What a type checker must admit: handlers that fit their messages, calls that fit their types."""
 
-from typing import assert_type
+from typing import Annotated, assert_type
 from uuid import UUID
 
-from messaging import Context, Fault, Router
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from messaging import Context, Depends, Fault, Router
 from tests.typing.contract import Base, GetOrder, OrderPlaced, OrderView, OutOfStock, PlaceOrder, orders
 
 router = Router()
@@ -28,6 +30,23 @@ async def with_a_default(event: OrderPlaced, context: Context, retries: int = 3)
     """Parameters with defaults are the handler's own affair."""
 
 
+def find_rate(command: PlaceOrder) -> float:
+    return 1.0
+
+
+@orders.on_command(PlaceOrder)
+async def with_a_resource_and_a_dependency(
+    command: PlaceOrder, context: Context, session: AsyncSession, *, rate: Annotated[float, Depends(find_rate)]
+) -> None:
+    assert_type(session, AsyncSession)
+    assert_type(rate, float)
+
+
+@orders.on_request(GetOrder)
+async def answer_with_a_resource(request: GetOrder, context: Context, session: AsyncSession) -> OrderView:
+    return OrderView(status="placed")
+
+
 @orders.on_request(GetOrder)
 async def get_order(request: GetOrder, context: Context) -> OrderView:
     if request.order_id.int == 0:
@@ -45,6 +64,9 @@ async def the_decorated_function_stays_what_it_was(context: Context) -> None:
     assert_type(await get_order(GetOrder(order_id=order_id), context), OrderView)
     await place_order(PlaceOrder(order_id=order_id, total_cents=1), context)
     await with_a_default(OrderPlaced(order_id=order_id), context, retries=1)
+    await with_a_resource_and_a_dependency(
+        PlaceOrder(order_id=order_id, total_cents=1), context, AsyncSession(), rate=2.0
+    )
 
 
 async def a_service_sends() -> None:

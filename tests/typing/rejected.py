@@ -2,8 +2,10 @@
 
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 import messaging
-from messaging import Context, Fault
+from messaging import Context, Depends, Fault
 from tests.typing.contract import GetOrder, OrderPlaced, OrderView, OutOfStock, PlaceOrder, orders
 
 # ---- handlers of another message
@@ -80,6 +82,19 @@ async def command_without_context(command: PlaceOrder) -> None: ...
 
 @orders.on_command(PlaceOrder)  # type: ignore[arg-type]
 async def context_first(context: Context, command: PlaceOrder) -> None: ...
+
+
+@orders.on_command(PlaceOrder)  # type: ignore[arg-type]
+async def resource_before_the_context(command: PlaceOrder, session: AsyncSession, context: Context) -> None: ...
+
+
+@orders.on_request(GetOrder)  # type: ignore[arg-type]
+async def answers_something_else_with_a_resource(request: GetOrder, context: Context, session: AsyncSession) -> str:
+    return "placed"
+
+
+Depends()  # type: ignore[call-arg]
+Depends(UUID, False)  # type: ignore[call-arg]
 
 
 # ---- sending

@@ -4,7 +4,7 @@ Example:
     orders = Service("orders", settings, store=SqlStore(create_async_engine("postgresql+asyncpg://…")))
 """
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from messaging.stores.sql.database import Database
 from messaging.stores.sql.inbox import SqlInbox
@@ -27,6 +27,11 @@ class SqlStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
         self.inbox = SqlInbox(self._database)
+
+    @property
+    def session_type(self) -> type[AsyncSession]:
+        """Class of the session that a handler's transaction gives."""
+        return AsyncSession
 
     def outbox(self, service: str) -> SqlOutbox:
         """Return the outbox of a service."""

@@ -44,8 +44,7 @@ class World:
         self.orders.on_request(CountOrders)(self.count_orders)
         self.users.on_event(OrderPlaced)(self.hear)
 
-    async def place_order(self, command: PlaceOrder, context: Context) -> None:
-        session = context.resource(AsyncSession)
+    async def place_order(self, command: PlaceOrder, context: Context, session: AsyncSession) -> None:
         await session.execute(insert(EFFECTS).values(order_id=command.order_id))
         await context.publish(OrderPlaced(order_id=command.order_id))
         if self.failures:
@@ -163,8 +162,8 @@ async def test_a_store_that_the_lifespan_yields_is_used(engine: AsyncEngine, wor
     orders = Service("orders", lifespan=resources)
 
     @orders.on_command(PlaceOrder)
-    async def place_order(command: PlaceOrder, context: Context) -> None:
-        seen.append(context.resource(AsyncSession))
+    async def place_order(command: PlaceOrder, context: Context, session: AsyncSession) -> None:
+        seen.append(session)
 
     async with Harness(orders) as h:
         await h.send(PlaceOrder(order_id=uuid4()), sender="users")
