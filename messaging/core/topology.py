@@ -36,6 +36,8 @@ _SHARED_EXCHANGES: Final = {
     Kind.FAULT: "dead",
 }
 
+SINGLE_ACTIVE: Final = "x-single-active-consumer"
+
 Argument = str | int
 _Item = TypeVar("_Item")
 
@@ -73,6 +75,11 @@ class Queue:
     name: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     is_passing: bool = False
+
+    @property
+    def is_single_active(self) -> bool:
+        """Whether the broker feeds one of its consumers at a time; the others stand by."""
+        return self.arguments.get(SINGLE_ACTIVE) is True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

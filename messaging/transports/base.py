@@ -154,6 +154,12 @@ class Subscription(Protocol):
     async def cancel(self) -> None:
         """Stop deliveries; what is unsettled stays settleable until the transport closes. Twice is once."""
 
+    async def release(self) -> None:
+        """End it in one step: what was settled is said, what is unsettled returns in its order. Twice is once.
+
+        Of a queue with a single active consumer the next one is fed only after that. `cancel` would let it overtake.
+        """
+
 
 class Transport(Protocol):
     """The way to the broker for one process."""
@@ -188,8 +194,18 @@ class Transport(Protocol):
             MessageTooLargeError: the broker refuses messages of this size.
         """
 
-    async def consume(self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
+    async def consume(
+        self,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        on_lost: Callable[[], None] | None = None,
+    ) -> Subscription:
         """Start a consumer. `on_delivery` only hands over: it must not block or raise. prefetch 0 means unbounded.
+
+        `on_lost` is called when a channel is lost, before the next one delivers: what was not settled by then comes
+        again, here or elsewhere.
 
         Raises:
             TopologyConflictError: the queue does not exist.

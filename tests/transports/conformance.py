@@ -15,10 +15,11 @@ from tests.transports.conformance_expiry import ExpiryCases
 from tests.transports.conformance_lifecycle import LifecycleCases
 from tests.transports.conformance_routing import RoutingCases
 from tests.transports.conformance_settling import SettlingCases
+from tests.transports.conformance_single_active import SingleActiveCases
 from tests.transports.rig import Recorder, Rig
 
 __all__ = ["Recorder", "Rig", "TransportConformance"]
 
 
-class TransportConformance(RoutingCases, DeliveryCases, SettlingCases, ExpiryCases, LifecycleCases):
+class TransportConformance(RoutingCases, DeliveryCases, SettlingCases, SingleActiveCases, ExpiryCases, LifecycleCases):
     """All cases. Subclass it with a `rig` fixture."""

@@ -19,7 +19,7 @@ from messaging.transports.amqp.declare import look
 from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error
 from messaging.transports.amqp.feed import Feed, Surroundings
 from messaging.transports.amqp.tasks import end
-from messaging.transports.base import Delivery
+from messaging.transports.base import Delivery, QueueDepth
 
 __all__ = ["AmqpSubscription"]
 
@@ -38,11 +38,23 @@ class AmqpSubscription:
         on_delivery: Called with each delivery; hands over, never blocks or raises.
         prefetch: Bound on unsettled deliveries; 0 means unbounded.
         around: What it needs of its transport.
+        on_lost: Told of each channel that was lost.
+        may_stand_by: Whether the queue feeds one consumer at a time: to get nothing is then no sign of trouble, and the
+            broker counts that one alone.
     """
 
     def __init__(
-        self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int, around: Surroundings
+        self,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        around: Surroundings,
+        on_lost: Callable[[], None] | None = None,
+        may_stand_by: bool = False,
     ) -> None:
+        self._on_lost = on_lost
+        self._may_stand_by = may_stand_by
         self.on_delivery = on_delivery
         self.prefetch = prefetch
         self._queue = queue
@@ -119,6 +131,15 @@ class AmqpSubscription:
         if self._feed is not None:
             self._feed.stop()
             await self._is_answered(self._feed.channel.cancel())
+
+    async def release(self) -> None:
+        """End it in one step: what was settled is said, what is unsettled returns in its order with the channel."""
+        await self._stop()
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.release()
+            await self._is_answered(feed.channel.settled())
+            await feed.aclose()
 
     async def aclose(self) -> None:
         """Stop, let the broker read what was settled, and close the channel, within bounds."""
@@ -214,6 +235,8 @@ class AmqpSubscription:
         self._is_live = False
         self._feed = None
         await feed.aclose()
+        if self._on_lost is not None:
+            self._on_lost()
         return reason
 
     async def _consume(self, feed: Feed) -> None:
@@ -256,14 +279,22 @@ class AmqpSubscription:
             depth = await look(connection, self._queue)
         except MessagingError as error:
             return str(error)
-        ours = self._around.consumers_of(self._queue)
         if self._is_resizing:
             return None
         if depth is None:
             return "the queue is gone"
+        return self._doubt(feed, depth)
+
+    def _doubt(self, feed: Feed, depth: QueueDepth) -> str | None:
+        ours = self._around.consumers_of(self._queue)
+        if self._may_stand_by:
+            ours = min(ours, 1)
         if depth.consumers < ours:
             return f"the broker counts {depth.consumers} consumers, we count {ours}"
         idle_s = self._around.ambient.monotonic_s() - feed.delivered_s
-        if depth.messages and depth.consumers == ours and not feed.unsettled and idle_s >= self._around.count_s:
+        is_starving = (
+            depth.messages and depth.consumers == ours and not feed.unsettled and idle_s >= self._around.count_s
+        )
+        if is_starving and not self._may_stand_by:
             return f"{depth.messages} messages wait and none is delivered"
         return None

@@ -78,6 +78,7 @@ class Feed:
         self.delivered_s = around.ambient.monotonic_s()
         self.unsettled = 0
         self.is_stopped = False
+        self._is_released = False
         self._taker = taker
         self._around = around
         self._held: deque[AmqpDelivery] = deque()
@@ -88,7 +89,8 @@ class Feed:
         delivery = AmqpDelivery(message, self._taker.queue, self._settle, self._around.outlet)
         if self.is_stopped:
             # Handed over to nobody: it returns to the queue at once or with the channel.
-            self.channel.settle(message.delivery_tag, How.GIVE_BACK)
+            if not self._is_released:
+                self.channel.settle(message.delivery_tag, How.GIVE_BACK)
             return
         self._held.append(delivery)
         self.hand_over()
@@ -105,6 +107,11 @@ class Feed:
         self.is_stopped = True
         while self._held:
             self._held.popleft().give_back()
+
+    def release(self) -> None:
+        """Hand over nothing more, and leave what is held to the end of the channel: it returns in its order."""
+        self.is_stopped = self._is_released = True
+        self._held.clear()
 
     async def aclose(self) -> None:
         """Close the channel; the broker delivers again what is unsettled."""

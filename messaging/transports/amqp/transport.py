@@ -194,7 +194,14 @@ class AmqpTransport:
         """Publish bytes that arrived, without waiting; for deliveries."""
         self._publisher.post(self._parcel(body, route, label))
 
-    async def consume(self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
+    async def consume(
+        self,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        on_lost: Callable[[], None] | None = None,
+    ) -> Subscription:
         """Start a consumer. `on_delivery` only hands over: it must not block or raise. prefetch 0 means unbounded.
 
         Raises:
@@ -204,7 +211,14 @@ class AmqpTransport:
         """
         await self._consuming_connection()
         await self._end_spent()
-        subscription = AmqpSubscription(queue, on_delivery, prefetch=prefetch, around=self._around)
+        subscription = AmqpSubscription(
+            queue,
+            on_delivery,
+            prefetch=prefetch,
+            around=self._around,
+            on_lost=on_lost,
+            may_stand_by=any(known.name == queue and known.is_single_active for known in self._topology.queues),
+        )
         await subscription.start()
         self._subscriptions.append(subscription)
         return subscription

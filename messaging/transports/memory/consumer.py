@@ -161,13 +161,21 @@ class MemorySubscription:
         on_delivery: Takes each delivery, by a turn of the event loop of its own.
         prefetch: Bound of unsettled deliveries; 0 is none.
         outbound: The transport that it belongs to.
+        on_lost: Told of each channel that was lost.
     """
 
     def __init__(
-        self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int, outbound: Outbound
+        self,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        outbound: Outbound,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._queue = queue
         self._on_delivery = on_delivery
+        self._on_lost = on_lost
         self._prefetch = prefetch
         self._outbound = outbound
         self._link: MemoryLink | None = None
@@ -200,6 +208,8 @@ class MemorySubscription:
         """
         if self._is_stopped:
             return
+        if self._consumer is not None and self._on_lost is not None:
+            self._on_lost()
         self._link = link
         self._consumer = link.consume(self._queue, self._arrive, prefetch=self._prefetch)
 
@@ -219,6 +229,14 @@ class MemorySubscription:
     async def cancel(self) -> None:
         """Stop deliveries; what is unsettled stays settleable until the transport closes. Twice is once."""
         self.stop()
+        await self._outbound.round_trip()
+
+    async def release(self) -> None:
+        """End it in one step: what is unsettled returns in its order, and then the next consumer is fed."""
+        if self.is_live and not self._is_stopped and self._link is not None and self._consumer is not None:
+            self._link.close(self._consumer)
+        self._is_stopped = True
+        self._arrived.clear()
         await self._outbound.round_trip()
 
     def stop(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from messaging.core.topology import Argument
+from messaging.core.topology import SINGLE_ACTIVE, Argument
 from messaging.errors import TopologyConflictError
 from messaging.transports.base import Death
 
@@ -98,6 +98,7 @@ class Limits:
         dead_letter_exchange: Where a message goes that is given up.
         dead_letter_key: Its routing key there; None keeps the old one.
         is_at_least_once: Whether a dead letter stays here until it arrived there.
+        is_single_active: Whether one consumer is fed at a time, and the others stand by.
     """
 
     is_quorum: bool
@@ -110,6 +111,7 @@ class Limits:
     dead_letter_exchange: str | None
     dead_letter_key: str | None
     is_at_least_once: bool
+    is_single_active: bool
 
     @classmethod
     def of(cls, queue: str, arguments: Mapping[str, Argument]) -> "Limits":
@@ -134,6 +136,7 @@ class Limits:
             dead_letter_key=_text(queue, arguments, "x-dead-letter-routing-key"),
             # The broker falls back to at-most-once where dropping the head could lose what waits to be buried.
             is_at_least_once=is_quorum and is_rejecting and strategy == "at-least-once",
+            is_single_active=_truth(queue, arguments, SINGLE_ACTIVE),
         )
 
 
@@ -142,6 +145,13 @@ def _number(queue: str, arguments: Mapping[str, Argument], name: str, *, least: 
     if value is None or (type(value) is int and value >= least):
         return value
     raise _refused(queue, name, value, f"an integer of at least {least}")
+
+
+def _truth(queue: str, arguments: Mapping[str, Argument], name: str) -> bool:
+    value = arguments.get(name, False)
+    if isinstance(value, bool):
+        return value
+    raise _refused(queue, name, value, "true or false")
 
 
 def _text(queue: str, arguments: Mapping[str, Argument], name: str) -> str | None:

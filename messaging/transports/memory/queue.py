@@ -9,6 +9,8 @@ Rules, as RabbitMQ has them:
 4. A full queue drops its oldest ready message, or refuses the newest; what is delivered and unsettled does not count.
 5. What is given up goes to the dead-letter exchange, when there is one. Where that must happen at least once, it stays
    until every queue there took it: tried again every three minutes, at most 32 at a time, the rest behind them.
+6. With a single active consumer the first that came is fed alone, and the next only once it has gone: after what it
+   held came back when its channel ended, but at once when it was merely stopped.
 """
 
 from collections import deque
@@ -135,8 +137,8 @@ class MemoryQueue:
 
     @property
     def consumers(self) -> int:
-        """Consumers that it feeds."""
-        return len(self._turn)
+        """Consumers that it feeds; RabbitMQ does not count those that stand by either."""
+        return min(1, len(self._turn)) if self.limits.is_single_active else len(self._turn)
 
     def parcels(self) -> list[Parcel]:
         """Return everything in it in the order of the queue, held by consumers or not."""
@@ -217,15 +219,13 @@ class MemoryQueue:
 
     def stop(self, consumer: MemoryConsumer) -> None:
         """Feed the consumer no more; what it holds stays its own."""
-        if consumer.is_fed:
-            consumer.is_fed = False
-            self._turn.remove(consumer)
-            self._forget_idle(consumer)
-            self.touch()
+        self._retire(consumer)
+        self._feed()
+        self._on_change(self)
 
     def close(self, consumer: MemoryConsumer) -> None:
         """End the consumer and its channel: what it holds comes back, and that counts."""
-        self.stop(consumer)
+        self._retire(consumer)
         consumer.is_open = False
         self._channels.discard(consumer)
         held, consumer.unsettled = list(consumer.unsettled.values()), {}
@@ -257,6 +257,13 @@ class MemoryQueue:
         self._on_change(self)
 
     # Inside.
+
+    def _retire(self, consumer: MemoryConsumer) -> None:
+        if consumer.is_fed:
+            consumer.is_fed = False
+            self._turn.remove(consumer)
+            self._forget_idle(consumer)
+            self.touch()
 
     def _forget_idle(self, consumer: MemoryConsumer) -> None:
         if not consumer.is_fed and not consumer.unsettled:
@@ -296,6 +303,8 @@ class MemoryQueue:
         consumer.deliver(consumer, entry)
 
     def _next_in_turn(self) -> MemoryConsumer | None:
+        if self.limits.is_single_active:
+            return self._turn[0] if self._turn and self._turn[0].has_room else None
         for _ in range(len(self._turn)):
             consumer = self._turn[0]
             self._turn.rotate(-1)

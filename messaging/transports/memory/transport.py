@@ -138,7 +138,12 @@ class MemoryTransport:
             self._link.publish_blindly(parcel)
 
     async def consume(
-        self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int
+        self,
+        queue: str,
+        on_delivery: Callable[[Delivery], None],
+        *,
+        prefetch: int,
+        on_lost: Callable[[], None] | None = None,
     ) -> MemorySubscription:
         """Start a consumer; prefetch 0 means unbounded.
 
@@ -147,7 +152,7 @@ class MemoryTransport:
             ConnectionLostError: The transport is closed or was never connected.
         """
         link = await self._reached()
-        subscription = MemorySubscription(queue, on_delivery, prefetch=prefetch, outbound=self)
+        subscription = MemorySubscription(queue, on_delivery, prefetch=prefetch, outbound=self, on_lost=on_lost)
         subscription.attach(link)
         self._subscriptions = [other for other in self._subscriptions if not other.is_stopped]
         self._subscriptions.append(subscription)

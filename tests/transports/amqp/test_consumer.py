@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import structlog.testing
 
+from messaging.core.topology import SINGLE_ACTIVE, Argument
 from messaging.errors import ConfigurationError, ConnectionLostError, TopologyConflictError
 from messaging.transports.amqp import AmqpTransport
 from messaging.transports.amqp.consumer import AmqpSubscription
@@ -150,6 +151,25 @@ async def test_messages_that_wait_while_none_is_delivered_are_found(rig: AmqpRig
     reasons = [entry["reason"] for entry in logs if entry["event"] == "consumer.lost"]
     assert reasons == ["2 messages wait and none is delivered"]
     await recorder.reaches(4)
+
+
+async def test_standby_is_not_taken_for_starving(rig: AmqpRig) -> None:
+    transport, other = await rig.transport(), await rig.transport()
+    queue = rig.names.queue("users", "commands")
+    arguments: dict[str, Argument] = {"x-queue-type": "quorum", "x-delivery-limit": 100, SINGLE_ACTIVE: True}
+    for each in (transport, other):
+        quickened(each)
+        await each.declare(work(rig.names, arguments, service="users"))
+    held = Recorder()
+    await other.consume(queue, held, prefetch=1)
+
+    with structlog.testing.capture_logs() as logs:
+        standby = await transport.consume(queue, Recorder(), prefetch=1)
+        await publish(transport, to(rig.names.commands), b"held", b"waits", b"waits too")
+        await held.reaches(1)
+        await holds(lambda: standby.is_live, what="the standby is left alone", for_s=1.0)
+
+    assert [entry for entry in logs if entry["event"] == "consumer.lost"] == []
 
 
 async def test_consumer_that_the_broker_never_answers_is_given_up_in_time(

@@ -106,6 +106,17 @@ def test_stopped_feed_gives_back_what_nobody_got() -> None:
     assert len(bench.taken) == 1
 
 
+def test_released_feed_leaves_everything_to_the_end_of_its_channel() -> None:
+    bench = Bench(prefetch=1)
+    bench.arrive(1, 2, 3)
+
+    bench.feed.release()
+    bench.arrive(4)
+
+    assert len(bench.taken) == 1
+    assert bench.channel.settled == []
+
+
 async def test_settling_after_the_end_is_counted_and_brings_nothing_more() -> None:
     bench = Bench(prefetch=1)
     bench.arrive(1, 2)

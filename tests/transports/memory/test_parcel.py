@@ -64,6 +64,7 @@ def test_arguments_are_read() -> None:
         "x-dead-letter-exchange": "dlx",
         "x-dead-letter-routing-key": "k",
         "x-dead-letter-strategy": "at-least-once",
+        "x-single-active-consumer": True,
         "x-unknown": "ignored",
     }
 
@@ -78,6 +79,7 @@ def test_arguments_are_read() -> None:
         dead_letter_exchange="dlx",
         dead_letter_key="k",
         is_at_least_once=True,
+        is_single_active=True,
     )
 
 
@@ -93,6 +95,7 @@ def test_plain_queue_has_no_limits() -> None:
         dead_letter_exchange=None,
         dead_letter_key=None,
         is_at_least_once=False,
+        is_single_active=False,
     )
 
 
@@ -118,6 +121,7 @@ def test_at_least_once_needs_quorum_strategy_and_rejecting(lacking: str) -> None
         ("x-queue-type", "stream"),
         ("x-overflow", "drop-tail"),
         ("x-dead-letter-strategy", "twice"),
+        ("x-single-active-consumer", "yes"),
         ("x-message-ttl", -1),
         ("x-message-ttl", "100"),
         ("x-message-ttl", True),
