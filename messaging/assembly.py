@@ -21,6 +21,7 @@ from messaging.core.names import is_operator
 from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
 from messaging.runtime.dead_letters import DeadLetters
+from messaging.runtime.failpoint import Failpoint
 from messaging.runtime.parts import Parts
 from messaging.runtime.publisher import Limits, Publisher
 from messaging.runtime.replies import Replies
@@ -108,7 +109,7 @@ def build(
 class Operator:
     """One operator, connected: sends messages from `ops:<name>` and works on dead letters."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, failpoint: Failpoint | None = None) -> None:
         self.name = parts.identity
         self.keyring = parts.keyring
         self.trust = parts.trust
@@ -122,6 +123,7 @@ class Operator:
             publisher=parts.publisher,
             names=parts.names,
             ambient=parts.ambient,
+            failpoint=failpoint,
         )
         self.send = parts.publisher.send
         self.publish = parts.publisher.publish
@@ -146,7 +148,7 @@ async def open_operator(
         await parts.transport.connect()
         await parts.transport.declare(parts.names.shared())
         stack.push_async_callback(parts.replies.aclose)
-        yield Operator(parts)
+        yield Operator(parts, failpoint=Failpoint.parse(settings.failpoint))
 
 
 def trust_file(settings: Settings) -> Path | None:

@@ -160,6 +160,9 @@ def replay(
     canary: Annotated[
         int | None, typer.Option(help="Replay so many and stop, to look at them first.", min=1, show_default=False)
     ] = None,
+    stop_after: Annotated[
+        int, typer.Option("--stop-after", metavar="M", help="Stop after so many failures in a row.", min=1)
+    ] = 10,
     force: Annotated[
         bool, typer.Option("--force", help="Run even what is recorded as done or very old (needs the right to).")
     ] = False,
@@ -181,7 +184,14 @@ def replay(
     )
     _require_narrow(targets, selection, verb="replay")
     order = ReplayOrder(
-        reason=reason, limit=limit, rate_per_s=rate, canary=canary, force=force, dry_run=dry_run, is_json=as_json
+        reason=reason,
+        limit=limit,
+        rate_per_s=rate,
+        canary=canary,
+        force=force,
+        stop_after=stop_after,
+        dry_run=dry_run,
+        is_json=as_json,
     )
     actor = actor_of(operator)
     if not (yes or dry_run):

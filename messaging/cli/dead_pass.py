@@ -5,7 +5,7 @@ A Ctrl-C ends the pass between two letters' fates: the summary still comes, and 
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -28,6 +28,7 @@ class ReplayOrder:
         reason: For the record.
         limit, rate_per_s, canary: Bounds.
         force: Run even what is recorded as done.
+        stop_after: Failures in a row that end the pass.
         dry_run: Only say what would be done.
         is_json: Whether the result is printed as JSON.
     """
@@ -37,6 +38,7 @@ class ReplayOrder:
     rate_per_s: float | None = None
     canary: int | None = None
     force: bool = False
+    stop_after: int = 10
     dry_run: bool = False
     is_json: bool = False
 
@@ -146,9 +148,9 @@ async def _replay_one(
 
     def on_progress(now: ReplayProgress) -> None:
         if not row:
-            row.append(progress.add_task(escaped(service), total=now.total, failed=0))
+            row.append(progress.add_task(escaped(service), total=now.total, replayed=0, failed=0))
         tally.under_way = now
-        progress.update(row[0], completed=now.done + now.failed, failed=now.failed)
+        progress.update(row[0], completed=now.looked_at, replayed=now.done, failed=now.failed)
 
     with _alone(service):
         report = await queues.replay(
@@ -158,6 +160,7 @@ async def _replay_one(
             limit=None if order.bound is None else order.bound - tally.replayed,
             rate_per_s=order.rate_per_s,
             force=order.force,
+            stop_after=order.stop_after,
             dry_run=order.dry_run,
             on_progress=on_progress,
         )
@@ -182,7 +185,7 @@ def _bar(*, is_shown: bool) -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]} failed", markup=False),
+        TextColumn("{task.fields[replayed]} replayed, {task.fields[failed]} failed", markup=False),
         TimeRemainingColumn(),
         console=screen,
         disable=not (is_shown and screen.is_terminal),
@@ -195,19 +198,16 @@ def _say_interrupted(tally: _Tally) -> None:
         # It had not begun: the error says it all.
         return
     left = "" if now is None else f", {now.total - now.done} were not and are still dead"
-    line(
-        f"stopped: {tally.replayed} replayed{left}; a message that was just being sent may be both, "
-        "and its service's inbox lets it run once",
-        stderr=True,
-    )
+    line(f"stopped: {tally.replayed} replayed{left}; the same command goes on with what is left", stderr=True)
 
 
 async def _why_nothing(queues: DeadLetters, services: Sequence[str], selection: Selection) -> str:
     """Say whether nothing was selected or nothing of it can be replayed."""
     for service in services:
-        for letter in await queues.list(service, selection):
-            if letter.why_not is not None:
-                return f"dead letter {letter.id} of {service} cannot be replayed: {letter.why_not}"
+        async with aclosing(queues.each(service, selection)) as letters:
+            async for letter in letters:
+                if letter.why_not is not None:
+                    return f"dead letter {letter.id} of {service} cannot be replayed: {letter.why_not}"
     return (
         f"no dead letter matches in {', '.join(services) or 'any service'}; `messaging dead list` shows what there is"
     )

@@ -3,15 +3,15 @@
 Pure: `runtime.dead_letters` reads and acts, this module decides.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from uuid import UUID
 
 from messaging.core.envelope import Kind
 from messaging.core.fault import Fault
 
-__all__ = ["Act", "DeadLetter", "Group", "Selection", "group", "plan"]
+__all__ = ["Act", "DeadLetter", "Group", "Groups", "Selection", "group", "plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,10 @@ class DeadLetter:
     key_state: str = ""
     is_replayable: bool = False
     why_not: str | None = None
+
+    def without_content(self) -> "DeadLetter":
+        """Return a copy without payload and sealed bytes: what a report of many letters can afford to keep."""
+        return replace(self, original=b"", payload=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,50 +123,65 @@ class Act(Enum):
     KEEP = "keep"
 
 
+class Groups:
+    """Groups letters one by one, and keeps none of them."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, Group] = {}
+
+    def add(self, letter: DeadLetter) -> None:
+        """Count a letter in."""
+        fingerprint = letter.fault.fingerprint or letter.fault.error
+        found = self._groups.get(fingerprint)
+        one = _alone(fingerprint, letter)
+        self._groups[fingerprint] = one if found is None else _joined(found, one)
+
+    def largest_first(self) -> list[Group]:
+        """Return the groups, largest first, then by fingerprint."""
+        return sorted(self._groups.values(), key=lambda found: (-found.count, found.fingerprint))
+
+
 def group(letters: Iterable[DeadLetter]) -> list[Group]:
     """Return the groups by fingerprint, largest first."""
-    by_fingerprint: dict[str, list[DeadLetter]] = {}
+    groups = Groups()
     for letter in letters:
-        by_fingerprint.setdefault(letter.fault.fingerprint or letter.fault.error, []).append(letter)
-    groups = [_group(fingerprint, members) for fingerprint, members in by_fingerprint.items()]
-    return sorted(groups, key=lambda found: (-found.count, found.fingerprint))
+        groups.add(letter)
+    return groups.largest_first()
 
 
-def plan(
-    letters: Sequence[DeadLetter],
-    selection: Selection,
-    *,
-    now_ms: int,
-    limit: int | None = None,
-    replaying: bool = True,
-) -> list[Act]:
-    """Return an act for each letter: TAKE what is selected, oldest first up to the limit, KEEP the rest.
+def plan(letter: DeadLetter, selection: Selection, *, now_ms: int, replaying: bool = True) -> Act:
+    """Return what a pass does with a letter: TAKE what is selected, KEEP the rest.
 
     Args:
-        letters: What the queue held at the start of the pass.
+        letter: What was found.
         selection: Which.
         now_ms: Unix milliseconds.
-        limit: At most so many; None means all.
-        replaying: For a replay, letters that cannot be replayed are kept; a discard takes them too.
+        replaying: For a replay, a letter that cannot be replayed is kept; a discard takes it too.
     """
-    chosen = [
-        place
-        for place, letter in enumerate(letters)
-        if selection.matches(letter, now_ms=now_ms) and (letter.is_replayable or not replaying)
-    ]
-    chosen.sort(key=lambda place: letters[place].died_at_ms)
-    taken = frozenset(chosen if limit is None else chosen[:limit])
-    return [Act.TAKE if place in taken else Act.KEEP for place in range(len(letters))]
+    is_wanted = selection.matches(letter, now_ms=now_ms) and (letter.is_replayable or not replaying)
+    return Act.TAKE if is_wanted else Act.KEEP
 
 
-def _group(fingerprint: str, members: Sequence[DeadLetter]) -> Group:
-    latest = max(members, key=lambda letter: letter.died_at_ms)
+def _alone(fingerprint: str, letter: DeadLetter) -> Group:
     return Group(
         fingerprint=fingerprint,
-        error=latest.fault.error,
-        reason=latest.fault.reason,
-        message_names=tuple(sorted({letter.message_name for letter in members})),
-        count=len(members),
-        first_seen_ms=min(letter.died_at_ms for letter in members),
-        last_seen_ms=latest.died_at_ms,
+        error=letter.fault.error,
+        reason=letter.fault.reason,
+        message_names=(letter.message_name,),
+        count=1,
+        first_seen_ms=letter.died_at_ms,
+        last_seen_ms=letter.died_at_ms,
+    )
+
+
+def _joined(found: Group, other: Group) -> Group:
+    latest = other if other.last_seen_ms >= found.last_seen_ms else found
+    return Group(
+        fingerprint=found.fingerprint,
+        error=latest.error,
+        reason=latest.reason,
+        message_names=tuple(sorted({*found.message_names, *other.message_names})),
+        count=found.count + other.count,
+        first_seen_ms=min(found.first_seen_ms, other.first_seen_ms),
+        last_seen_ms=latest.last_seen_ms,
     )

@@ -2,134 +2,34 @@
 
 A pass looks at what the queue held when it started and at no more, so a refilling queue cannot make it endless. Nothing
 is taken away before what replaces it is confirmed: a crash at any step leaves each letter replayed or still dead, at
-worst both, and the inbox absorbs that.
+worst both, and the inbox absorbs that. What a pass needs of memory does not depend on the length of the queue.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Final
 
-import structlog
-
 from messaging.core.ambient import Ambient
-from messaging.core.dead_letter import Act, DeadLetter, Group, Selection, group, plan
-from messaging.core.envelope import CODEC_RAW, Envelope, Kind
+from messaging.core.dead_letter import Act, DeadLetter, Group, Groups, Selection, plan
 from messaging.core.topology import Names
-from messaging.errors import ConfigurationError, MessagingError
+from messaging.runtime.dead_acts import DeadActs
+from messaging.runtime.dead_queue import DeadQueue, Found
+from messaging.runtime.dead_reports import DiscardReport, ReplayProgress, ReplayReport, Tally
+from messaging.runtime.dead_window import Window
+from messaging.runtime.failpoint import Failpoint, Step
 from messaging.runtime.letters import LetterReader
+from messaging.runtime.oldest import Oldest
 from messaging.runtime.publisher import Publisher
-from messaging.runtime.replaying import Replay
 from messaging.security.open import Opener
-from messaging.transports.base import Delivery, Transport
+from messaging.transports.base import Transport
 
 __all__ = ["DeadLetters", "DiscardReport", "ReplayProgress", "ReplayReport"]
 
-REPLAY_LIFETIME_MS: Final = 24 * 3_600_000
-# A queue that says it holds more than arrives within this time has been emptied by somebody else.
-_QUIET_S: Final = 2.0
+# Up to so many letters a pass finds the oldest ones, whatever their place; beyond, it takes them as the queue has them.
+SORTED_MAX: Final = 256
+# Longer than a publish takes to be confirmed or given up.
+_LAST_REPLAYS_S: Final = 15.0
 _EVERYTHING: Final = Selection()
-
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayProgress:
-    """How far a pass is: letters to take, taken well, taken badly."""
-
-    total: int
-    done: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayReport:
-    """What a pass did.
-
-    Attributes:
-        looked_at: Letters that the queue held.
-        replayed: Letters that were replayed (or, of a dry run, would be).
-        failed: Letters whose replay failed; they are still dead.
-        kept: Letters that were not taken.
-        stopped_because: Why the pass ended early, if it did.
-        letters: What was replayed.
-    """
-
-    looked_at: int
-    replayed: int
-    failed: int
-    kept: int
-    stopped_because: str | None
-    letters: tuple[DeadLetter, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiscardReport:
-    """What a discard did."""
-
-    looked_at: int
-    discarded: int
-    kept: int
-    letters: tuple[DeadLetter, ...]
-
-
-class _Pass:
-    """What one pass holds; each letter is settled once, and what was not goes back."""
-
-    def __init__(self, found: Sequence[tuple[DeadLetter, Delivery]]) -> None:
-        self.letters = [letter for letter, _ in found]
-        self._deliveries = dict(enumerate(delivery for _, delivery in found))
-        self._places = {id(letter): place for place, letter in enumerate(self.letters)}
-
-    def planned(
-        self, selection: Selection, *, now_ms: int, limit: int | None = None, replaying: bool = True
-    ) -> list[DeadLetter]:
-        """Return what the plan takes, oldest first."""
-        acts = plan(self.letters, selection, now_ms=now_ms, limit=limit, replaying=replaying)
-        taken = [letter for letter, act in zip(self.letters, acts, strict=True) if act is Act.TAKE]
-        return sorted(taken, key=lambda letter: letter.died_at_ms)
-
-    def settle(self, letter: DeadLetter) -> None:
-        """Take the letter away for good."""
-        self._deliveries.pop(self._places[id(letter)]).ack()
-
-    def give_back(self) -> None:
-        """Return everything that was not settled."""
-        for delivery in self._deliveries.values():
-            delivery.give_back()
-        self._deliveries.clear()
-
-
-class _Run:
-    """The tally of one replay."""
-
-    def __init__(self, *, total: int, stop_after: int, on_progress: Callable[[ReplayProgress], None] | None) -> None:
-        self.done: list[DeadLetter] = []
-        self.failed = 0
-        self.stopped: str | None = None
-        self._total = total
-        self._stop_after = stop_after
-        self._in_a_row = 0
-        self._on_progress = on_progress
-
-    def succeeded(self, letter: DeadLetter) -> None:
-        """Count a letter that was replayed."""
-        self.done.append(letter)
-        self._in_a_row = 0
-        self._tell()
-
-    def failed_with(self, error: MessagingError) -> None:
-        """Count a failure; too many in a row stop the pass."""
-        self.failed += 1
-        self._in_a_row += 1
-        if self._in_a_row >= self._stop_after:
-            self.stopped = f"{self._in_a_row} failures in a row, the last: {error}"
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._on_progress is not None:
-            self._on_progress(ReplayProgress(total=self._total, done=len(self.done), failed=self.failed))
 
 
 class DeadLetters:
@@ -144,6 +44,7 @@ class DeadLetters:
         publisher: Publisher,
         names: Names,
         ambient: Ambient,
+        failpoint: Failpoint | None = None,
     ) -> None:
         self._operator = operator
         self._transport = transport
@@ -151,21 +52,43 @@ class DeadLetters:
         self._publisher = publisher
         self._names = names
         self._ambient = ambient
+        self._failpoint = failpoint
 
-    async def list(self, service: str, selection: Selection = _EVERYTHING) -> list[DeadLetter]:
-        """Return the selected dead letters of a service, oldest first, decrypted where this operator may read.
+    async def each(self, service: str, selection: Selection = _EVERYTHING) -> AsyncGenerator[DeadLetter, None]:
+        """Yield the selected dead letters of a service as the queue has them, decrypted where this operator may read.
 
         Raises:
             ConfigurationError: the service has no dead-letter queue.
         """
-        async with self._reading(service) as found:
+        async with self._reading(service) as queue, aclosing(queue.letters()) as letters:
             now_ms = self._ambient.now_ms()
-            letters = [letter for letter in found.letters if selection.matches(letter, now_ms=now_ms)]
-        return sorted(letters, key=lambda letter: letter.died_at_ms)
+            async for found in letters:
+                if selection.matches(found.letter, now_ms=now_ms):
+                    yield found.letter
+
+    async def list(
+        self, service: str, selection: Selection = _EVERYTHING, *, limit: int | None = None
+    ) -> list[DeadLetter]:
+        """Return the selected dead letters of a service, oldest first; with a limit, the oldest ones.
+
+        All that is returned is in memory together: of a long queue use `each`, or a limit.
+
+        Raises:
+            ConfigurationError: the service has no dead-letter queue.
+        """
+        oldest = Oldest[DeadLetter](limit, age_of=_died_at)
+        async with aclosing(self.each(service, selection)) as letters:
+            async for letter in letters:
+                oldest.offer(letter)
+        return oldest.first_to_last()
 
     async def groups(self, service: str, selection: Selection = _EVERYTHING) -> Sequence[Group]:
         """Return the selected dead letters grouped by fingerprint, largest group first."""
-        return group(await self.list(service, selection))
+        groups = Groups()
+        async with aclosing(self.each(service, selection)) as letters:
+            async for letter in letters:
+                groups.add(letter)
+        return groups.largest_first()
 
     async def replay(
         self,
@@ -181,7 +104,10 @@ class DeadLetters:
         dry_run: bool = False,
         on_progress: Callable[[ReplayProgress], None] | None = None,
     ) -> ReplayReport:
-        """Give the selected messages back to the one queue that failed, oldest first.
+        """Give the selected messages back to the one queue that failed.
+
+        Up to 256 of them it takes the oldest first; more, or all, in the order of the queue. Interrupted, it waits for
+        the replays that are on their way; the same call later goes on with what is left.
 
         Args:
             service: The service that failed.
@@ -193,151 +119,97 @@ class DeadLetters:
             force: Run even what is recorded as done, if policy grants it.
             stop_after: Stop after so many failures in a row.
             dry_run: Say what would be done, do nothing.
-            on_progress: Called after each letter.
+            on_progress: Called after each act, and now and then while only looking.
 
         Raises:
             ConfigurationError: the service has no dead-letter queue.
             TopologyConflictError: another pass is under way.
+            ConnectionLostError: the broker stopped to deliver what it holds.
         """
         bound = min((bound for bound in (limit, canary) if bound is not None), default=None)
-        queue = self._names.queue(service, "dead")
-        async with self._transport.lock(self._names.lock(queue)), self._reading(service) as found:
-            taken = found.planned(selection, now_ms=self._ambient.now_ms(), limit=bound)
-            run = _Run(total=len(taken), stop_after=stop_after, on_progress=on_progress)
-            for letter in taken:
-                if not dry_run:
-                    await self._replay_one(found, letter, run, reason=reason, force=force)
-                    await asyncio.sleep(0.0 if rate_per_s is None else 1 / rate_per_s)
-                else:
-                    run.succeeded(letter)
-                if run.stopped is not None:
-                    break
-            return ReplayReport(
-                looked_at=len(found.letters),
-                replayed=len(run.done),
-                failed=run.failed,
-                kept=len(found.letters) - len(run.done),
-                stopped_because=run.stopped,
-                letters=tuple(run.done),
-            )
+        async with self._alone(service), self._reading(service) as queue:
+            tally = Tally(total=queue.depth, stop_after=stop_after, on_progress=on_progress)
+            acts = self._acts(service, tally, reason=reason, dry_run=dry_run)
+            rate = None if dry_run else rate_per_s
+            async with (
+                Window.opened(rate_per_s=rate, patience_s=_LAST_REPLAYS_S) as window,
+                aclosing(self._chosen(queue, selection, tally, acts, bound=bound)) as chosen,
+            ):
+                async for found in chosen:
+                    await window.begin(acts.replaying(found, force=force))
+                    if tally.stopped is not None:
+                        break
+            acts.settle_copies()
+            self._reach(Step.BEFORE_RETURN)
+        return tally.replay_report()
 
     async def discard(self, service: str, selection: Selection, *, reason: str, dry_run: bool = False) -> DiscardReport:
         """Remove the selected dead letters for good; each is logged with the operator and the reason."""
-        queue = self._names.queue(service, "dead")
-        async with self._transport.lock(self._names.lock(queue)), self._reading(service) as found:
-            taken = found.planned(selection, now_ms=self._ambient.now_ms(), replaying=False)
-            for letter in taken:
-                if not dry_run:
-                    self._discard_one(found, letter, reason=reason)
-            return DiscardReport(
-                looked_at=len(found.letters),
-                discarded=len(taken),
-                kept=len(found.letters) - len(taken),
-                letters=tuple(taken),
-            )
+        async with self._alone(service), self._reading(service) as queue, aclosing(queue.letters()) as letters:
+            tally = Tally(total=queue.depth, stop_after=1)
+            acts = self._acts(service, tally, reason=reason, dry_run=dry_run)
+            now_ms = self._ambient.now_ms()
+            async for found in letters:
+                tally.looked()
+                if plan(found.letter, selection, now_ms=now_ms, replaying=False) is Act.TAKE:
+                    await acts.discard(found)
+        return tally.discard_report()
 
-    async def _replay_one(self, found: "_Pass", letter: DeadLetter, run: "_Run", *, reason: str, force: bool) -> None:
-        try:
-            await self._emit_replay(letter, reason=reason, force=force)
-        except MessagingError as error:
-            log.warning("dead_letter.unreplayed", id=letter.id, service=letter.service, reason=str(error))
-            run.failed_with(error)
-        else:
-            found.settle(letter)
-            run.succeeded(letter)
+    async def _chosen(
+        self, queue: DeadQueue, selection: Selection, tally: Tally, acts: DeadActs, *, bound: int | None
+    ) -> AsyncGenerator[Found, None]:
+        """Yield what is to be replayed, taken."""
+        now_ms = self._ambient.now_ms()
+        oldest = None if bound is None or bound > SORTED_MAX else Oldest[Found](bound, age_of=_found_age)
+        left = bound
+        async with aclosing(queue.letters()) as letters:
+            async for found in letters:
+                tally.looked()
+                if plan(found.letter, selection, now_ms=now_ms) is Act.KEEP or not acts.is_new(found):
+                    continue
+                if oldest is not None:
+                    oldest.offer(found)
+                    continue
+                yield found
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+        for found in () if oldest is None else oldest.first_to_last():
+            yield found
 
-    def _discard_one(self, found: "_Pass", letter: DeadLetter, *, reason: str) -> None:
-        found.settle(letter)
-        log.warning(
-            "dead_letter.discarded",
-            id=letter.id,
-            service=letter.service,
-            message_name=letter.message_name,
-            message_id=str(letter.message_id),
+    def _acts(self, service: str, tally: Tally, *, reason: str, dry_run: bool) -> DeadActs:
+        return DeadActs(
             operator=self._operator,
+            service=service,
+            publisher=self._publisher,
+            transport=self._transport,
+            names=self._names,
+            ambient=self._ambient,
+            tally=tally,
             reason=reason,
+            dry_run=dry_run,
+            reach=self._reach,
         )
+
+    def _alone(self, service: str) -> AbstractAsyncContextManager[None]:
+        return self._transport.lock(self._names.lock(self._names.queue(service, "dead")))
 
     @asynccontextmanager
-    async def _reading(self, service: str) -> AsyncIterator["_Pass"]:
-        """Hold what the queue held at the start; what is not settled inside goes back in one go."""
-        deliveries = await self._taken_out(service)
-        found = _Pass([(self._reader.read(service, delivery), delivery) for delivery in deliveries])
-        try:
-            yield found
-        finally:
-            found.give_back()
-
-    async def _taken_out(self, service: str) -> Sequence[Delivery]:
+    async def _reading(self, service: str) -> AsyncIterator[DeadQueue]:
         queue = self._names.queue(service, "dead")
-        depth = await self._transport.depth(queue)
-        if depth is None:
-            raise ConfigurationError(
-                f"no dead-letter queue of {service!r}: the service has not yet started here, or runs under another "
-                "namespace than MESSAGING_NAMESPACE"
-            )
-        deliveries: list[Delivery] = []
-        arrived = asyncio.Event()
+        async with DeadQueue.reading(
+            self._transport, queue, service=service, read=lambda delivery: self._reader.read(service, delivery)
+        ) as reading:
+            yield reading
 
-        def collect(delivery: Delivery) -> None:
-            deliveries.append(delivery)
-            arrived.set()
-
-        if depth.messages:
-            subscription = await self._transport.consume(queue, collect, prefetch=0)
-            while len(deliveries) < depth.messages and await _set_within(arrived, _QUIET_S):
-                arrived.clear()
-            await subscription.cancel()
-        # What came in meanwhile is for the next pass, or a refilling queue would make this one endless.
-        for late in deliveries[depth.messages :]:
-            late.give_back()
-        return deliveries[: depth.messages]
-
-    async def _emit_replay(self, letter: DeadLetter, *, reason: str, force: bool) -> None:
-        if letter.kind is None or letter.message_id is None:
-            raise ConfigurationError(f"dead letter {letter.id} cannot be replayed: {letter.why_not}")
-        now_ms = self._ambient.now_ms()
-        fault = letter.fault
-        content = Replay(
-            original=letter.original,
-            reason=reason,
-            force=force,
-            replays=fault.replays + 1,
-            attempts=fault.attempts,
-        )
-        wrapper = Envelope(
-            id=self._ambient.new_id(),
-            kind=Kind.REPLAY,
-            name=letter.message_name,
-            version=letter.message_version,
-            sender=self._operator,
-            audience=letter.service,
-            issued_at_ms=now_ms,
-            expires_at_ms=now_ms + REPLAY_LIFETIME_MS,
-            payload=letter.original,
-            codec=CODEC_RAW,
-            correlation_id=letter.correlation_id,
-            causation_id=letter.message_id,
-            bind=letter.leaf,
-            headers=content.headers(),
-        )
-        part = "commands" if letter.kind is Kind.COMMAND else "events"
-        await self._publisher.emit(wrapper, key=self._names.queue(letter.service, part))
-        log.info(
-            "dead_letter.replayed",
-            id=letter.id,
-            service=letter.service,
-            message_name=letter.message_name,
-            message_id=str(letter.message_id),
-            operator=self._operator,
-            reason=reason,
-        )
+    def _reach(self, step: Step) -> None:
+        if self._failpoint is not None:
+            self._failpoint.reach(step)
 
 
-async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+def _died_at(letter: DeadLetter) -> int:
+    return letter.died_at_ms
+
+
+def _found_age(found: Found) -> int:
+    return found.letter.died_at_ms

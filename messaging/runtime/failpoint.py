@@ -1,8 +1,8 @@
 """`Failpoint`: kills its own process at a chosen step, so that tests can show what a crash there costs.
 
 `MESSAGING_FAILPOINT=after_commit` dies at that step the first time, `after_commit:7` the seventh. The steps are the
-places between two durable acts; every one of them is next to a call of the inbox or the outbox, so only those are
-wrapped. Unset, as it always is outside tests, nothing is wrapped and nothing is asked: no cost.
+places between two durable acts. Those of a service are next to a call of the inbox or the outbox, so only those are
+wrapped; those of an operator's replay ask by themselves. Unset, as it always is outside tests, nothing is wrapped.
 """
 
 import os
@@ -26,6 +26,10 @@ class Step(StrEnum):
     AFTER_RELAY = "after_relay"  # the relay has published, the rows are still there
     AFTER_DEAD_LETTER = "after_dead_letter"  # buried, not yet recorded as failed
     AFTER_MARK = "after_mark"  # recorded as failed, not acknowledged
+    BEFORE_REPLAY = "before_replay"  # a dead letter is in hand, its replay is not published
+    AFTER_REPLAY = "after_replay"  # the replay is published, the dead letter still there
+    AFTER_LETTER = "after_letter"  # the dead letter is acknowledged, which the broker may not have read
+    BEFORE_RETURN = "before_return"  # the pass is over, what it did not take is not yet given back
 
 
 def _die() -> None:

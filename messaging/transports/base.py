@@ -157,7 +157,8 @@ class Subscription(Protocol):
     async def release(self) -> None:
         """End it in one step: what was settled is said, what is unsettled returns in its order. Twice is once.
 
-        Of a queue with a single active consumer the next one is fed only after that. `cancel` would let it overtake.
+        It may have been cancelled before. Of a queue with a single active consumer the next one is fed only after that;
+        `cancel` would let it overtake.
         """
 
 

@@ -253,7 +253,7 @@ class TestAtATerminal:
         (shop.folder / "mended").touch()
 
         terminal = Terminal(shop, "dead", "replay", "shop", "--reason", "x", "--yes", "--rate", "10")
-        terminal.wait_for("3/40")
+        terminal.wait_for("3 replayed")
         terminal.process.send_signal(signal.SIGINT)
 
         assert terminal.end() == 130

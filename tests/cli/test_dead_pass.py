@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
@@ -56,8 +56,9 @@ class Queues(DeadLetters):
         self._breaking = breaking
         self._entering = entering
 
-    async def list(self, service: str, selection: Selection = ALL) -> list[DeadLetter]:
-        return [letter(number, why_not=self._why_not) for number in range(self.counts[service])]
+    async def each(self, service: str, selection: Selection = ALL) -> AsyncGenerator[DeadLetter, None]:
+        for number in range(self.counts[service]):
+            yield letter(number, why_not=self._why_not)
 
     async def replay(
         self,
@@ -78,7 +79,7 @@ class Queues(DeadLetters):
         total = 0 if self._why_not is not None else min(self.counts[service], limit or self.counts[service])
         for done in range(1, total + 1):
             if on_progress is not None:
-                on_progress(ReplayProgress(total=total, done=done, failed=0))
+                on_progress(ReplayProgress(total=total, looked_at=done, done=done, failed=0))
             if done == self._break_after and self._breaking is not None:
                 raise self._breaking
         replayed = total - min(self._failing, total)

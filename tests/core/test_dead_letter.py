@@ -1,10 +1,9 @@
 """Dead letters: which are selected, how they group, and what a pass takes."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from messaging.core.dead_letter import Act, DeadLetter, Group, Selection, group, plan
 from messaging.core.envelope import Kind
@@ -127,47 +126,31 @@ def test_without_a_fingerprint_the_error_groups() -> None:
     assert {found.fingerprint for found in group(letters)} == {"expired", "unverified"}
 
 
-def test_a_pass_takes_the_oldest_up_to_the_limit() -> None:
+def test_groups_keep_the_words_of_the_latest_in_whatever_order_they_come() -> None:
     letters = [
-        letter("a", age_s=10),
-        letter("b", age_s=30),
-        letter("c", age_s=20),
-        letter("d", age_s=99, error="other"),
+        letter("a", reason="new", age_s=1),
+        letter("b", reason="old", age_s=9),
+        letter("c", reason="mid", age_s=5),
     ]
 
-    acts = plan(letters, Selection(error="ValueError"), now_ms=NOW_MS, limit=2)
+    [found] = group(letters)
 
-    assert acts == [Act.KEEP, Act.TAKE, Act.TAKE, Act.KEEP]
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"), [(None, [Act.TAKE, Act.TAKE]), (0, [Act.KEEP, Act.KEEP]), (5, [Act.TAKE, Act.TAKE])]
-)
-def test_the_limit_may_be_none_or_beyond(limit: int | None, expected: list[Act]) -> None:
-    assert plan([letter("a"), letter("b")], Selection(), now_ms=NOW_MS, limit=limit) == expected
+    assert (found.reason, found.count) == ("new", 3)
+    assert (found.first_seen_ms, found.last_seen_ms) == (NOW_MS - 9_000, NOW_MS - 1_000)
 
 
-def test_what_cannot_be_replayed_is_kept_by_a_replay_and_taken_by_a_discard() -> None:
-    letters = [letter("a", is_replayable=False), letter("b")]
-
-    assert plan(letters, Selection(), now_ms=NOW_MS) == [Act.KEEP, Act.TAKE]
-    assert plan(letters, Selection(), now_ms=NOW_MS, replaying=False) == [Act.TAKE, Act.TAKE]
+def test_what_is_not_selected_is_kept() -> None:
+    assert plan(letter("a", error="other"), Selection(error="ValueError"), now_ms=NOW_MS) is Act.KEEP
+    assert plan(letter("a"), Selection(error="ValueError"), now_ms=NOW_MS) is Act.TAKE
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from("ef"), st.integers(0, 100), st.booleans()), max_size=12),
-    st.none() | st.integers(0, 12),
-)
-def test_a_plan_takes_only_what_is_selected_and_the_oldest_of_it(
-    rows: list[tuple[str, int, bool]], limit: int | None
-) -> None:
-    letters = [letter(str(n), error=error, age_s=age, is_replayable=ok) for n, (error, age, ok) in enumerate(rows)]
-    wanted = [found for found in letters if found.fault.error == "e" and found.is_replayable]
+@pytest.mark.parametrize(("replaying", "act"), [(True, Act.KEEP), (False, Act.TAKE)])
+def test_what_cannot_be_replayed_is_kept_by_a_replay_and_taken_by_a_discard(replaying: bool, act: Act) -> None:
+    assert plan(letter("a", is_replayable=False), Selection(), now_ms=NOW_MS, replaying=replaying) is act
+    assert plan(letter("a"), Selection(), now_ms=NOW_MS, replaying=replaying) is Act.TAKE
 
-    acts = plan(letters, Selection(error="e"), now_ms=NOW_MS, limit=limit)
 
-    taken = [found for found, act in zip(letters, acts, strict=True) if act is Act.TAKE]
-    left = [found for found in wanted if found not in taken]
-    assert len(taken) == (len(wanted) if limit is None else min(limit, len(wanted)))
-    assert all(found in wanted for found in taken)
-    assert all(one.died_at_ms <= other.died_at_ms for one in taken for other in left)
+def test_a_report_keeps_letters_without_their_content() -> None:
+    found = replace(letter("a"), original=b"sealed", payload={"card": 1}).without_content()
+
+    assert (found.id, found.original, found.payload) == ("a", b"", None)

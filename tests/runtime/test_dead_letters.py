@@ -10,9 +10,11 @@ import pytest
 from messaging import ConfigurationError, Context, PublishNotConfirmedError, Reject, Selection, Service, open_operator
 from messaging.core.retry import RetryPolicy
 from messaging.errors import TopologyConflictError
-from messaging.runtime import dead_letters
+from messaging.runtime import dead_queue
 from messaging.runtime.dead_letters import DeadLetters, ReplayProgress
+from messaging.runtime.dead_window import WINDOW
 from messaging.runtime.publisher import Publisher
+from messaging.transports.base import QueueDepth
 from messaging.transports.memory import MemoryTransport
 from tests.support.logs import Logs
 from tests.support.shop import CancelOrder, OrderPlaced, PlaceOrder
@@ -158,7 +160,7 @@ async def test_limit_and_canary_bound_a_pass_and_take_the_oldest(bounds: dict[st
 async def test_too_many_failures_in_a_row_stop_a_pass_and_lose_nothing(
     monkeypatch: pytest.MonkeyPatch, logs: Logs
 ) -> None:
-    async with a_day_after(Shop(), 1, 2, 3, 4) as (stage, letters):
+    async with a_day_after(Shop(), *range(1, 41)) as (stage, letters):
         refused = PublishNotConfirmedError("full", message_id=UUID(int=1))
 
         async def refuse(*_: object, **__: object) -> None:
@@ -167,10 +169,12 @@ async def test_too_many_failures_in_a_row_stop_a_pass_and_lose_nothing(
         monkeypatch.setattr(Publisher, "emit", refuse)
         report = await letters.replay("orders", reason="try", stop_after=3)
 
-        assert (report.replayed, report.failed, report.kept) == (0, 3, 4)
+        # Those that were on their way when the third failed had begun; nothing begins afterwards.
+        assert 3 <= report.failed <= WINDOW
+        assert (report.replayed, report.kept) == (0, report.looked_at)
         assert report.stopped_because == "3 failures in a row, the last: full"
-        assert stage.depth("orders", "dead") == 4
-        assert len(logs.of("dead_letter.unreplayed")) == 3
+        assert stage.depth("orders", "dead") == 40
+        assert len(logs.of("dead_letter.unreplayed")) == report.failed
 
 
 async def test_a_failure_between_successes_does_not_stop_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +207,7 @@ async def test_progress_is_told_after_each_letter() -> None:
         await letters.replay("orders", reason="try", on_progress=told.append)
 
     assert [(step.total, step.done, step.failed) for step in told] == [(2, 1, 0), (2, 2, 0)]
+    assert told[-1].looked_at == 2
 
 
 async def test_a_rate_spreads_a_pass_over_time() -> None:
@@ -211,7 +216,7 @@ async def test_a_rate_spreads_a_pass_over_time() -> None:
         started_s = loop.time()
         await letters.replay("orders", reason="slowly", rate_per_s=50)
 
-    assert loop.time() - started_s >= 0.05
+    assert loop.time() - started_s >= 0.04
 
 
 async def test_two_passes_at_once_are_refused() -> None:
@@ -256,12 +261,12 @@ async def test_what_comes_in_during_a_pass_is_for_the_next() -> None:
 
 
 async def test_a_queue_that_was_emptied_meanwhile_does_not_hold_up_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "_QUIET_S", 0.01)
-    async with a_day_after(Shop(), 1) as (stage, letters):
-        depth = stage.broker.depth(stage.names.queue("orders", "dead"))
+    monkeypatch.setattr(dead_queue, "_QUIET_S", 0.01)
+    async with a_day_after(Shop(), 1) as (_, letters):
+        answers = [QueueDepth(messages=5, consumers=0), QueueDepth(messages=0, consumers=1)]
 
-        async def stale(_: str) -> object:
-            return type(depth)(messages=5, consumers=0) if depth is not None else None
+        async def stale(_: str) -> QueueDepth:
+            return answers.pop(0)
 
         letters._transport.depth = stale  # type: ignore[method-assign, assignment]
 
@@ -297,15 +302,6 @@ async def test_what_cannot_be_verified_is_listed_kept_by_a_replay_and_taken_by_a
 
         await letters.discard("orders", Selection(ids=frozenset({letter.id[:8]})), reason="junk")
         assert stage.depth("orders", "dead") == 0
-
-
-async def test_a_letter_without_an_original_cannot_be_replayed() -> None:
-    async with a_day_after(Shop()) as (stage, letters):
-        stage.broker.inject(stage.names.undeliverable_exchange("orders"), "", b"junk")
-        [letter] = await letters.list("orders")
-
-        with pytest.raises(ConfigurationError, match="cannot be replayed"):
-            await letters._emit_replay(letter, reason="try", force=False)
 
 
 async def test_events_are_given_back_to_the_events_queue() -> None:

@@ -234,6 +234,25 @@ class SettlingCases:
         await eventually_depth(await rig.transport(), queue, 1)
         assert transport.state.dropped_acks == 0
 
+    async def test_what_a_cancelled_consumer_holds_returns_in_order_when_it_is_released(self, rig: Rig) -> None:
+        transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
+        await transport.declare(work(rig.names, {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}))
+        await publish(transport, to(rig.names.commands), *(b"%d" % number for number in range(6)))
+        recorder = Recorder()
+        subscription = await transport.consume(queue, recorder, prefetch=10)
+        deliveries = await recorder.reaches(6)
+        deliveries[0].ack()
+        deliveries[3].ack()
+
+        await subscription.cancel()
+        await subscription.release()
+        deliveries[1].ack()
+
+        await eventually_depth(transport, queue, 4)
+        after = Recorder()
+        await transport.consume(queue, after, prefetch=10)
+        assert [delivery.body for delivery in await after.reaches(4)] == [b"1", b"2", b"4", b"5"]
+
 
 def _limited(rig: Rig) -> dict[str, Argument]:
     return {

@@ -233,10 +233,10 @@ class MemorySubscription:
 
     async def release(self) -> None:
         """End it in one step: what is unsettled returns in its order, and then the next consumer is fed."""
-        if self.is_live and not self._is_stopped and self._link is not None and self._consumer is not None:
-            self._link.close(self._consumer)
         self._is_stopped = True
         self._arrived.clear()
+        if self._link is not None and self._link.is_alive and self._consumer is not None and self._consumer.is_open:
+            self._link.close(self._consumer)
         await self._outbound.round_trip()
 
     def stop(self) -> None:
