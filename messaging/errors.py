@@ -11,7 +11,8 @@ thing and the remedy. Errors of other libraries are mapped where they happen and
         MessageTooLargeError             the payload is beyond the size cap
       SealError                          the bytes must not be believed
         MalformedError, UnsupportedError, AudienceError, StaleMessageError, UnknownKeyError,
-        PolicyError, SignatureError, DecryptionError, DuplicateError
+        SignatureError, DecryptionError, DuplicateError, PolicyError
+          NotYetUsableError              a policy rule that is too new to send by; passes by itself
       TransportError                     the broker
         ConnectionLostError              no broker
         UnroutableError                  nobody is bound to the routing key
@@ -44,6 +45,7 @@ __all__ = [
     "MessageError",
     "MessageTooLargeError",
     "MessagingError",
+    "NotYetUsableError",
     "PolicyError",
     "PublishNotConfirmedError",
     "Reject",
@@ -165,6 +167,13 @@ class PolicyError(SealError):
     """The trust bundle's policy does not allow this sender to send this message there."""
 
     code = "policy"
+
+
+class NotYetUsableError(PolicyError):
+    """The rule that allows the message is so new that some receivers may not know it; wait, or let the retry do so."""
+
+    code = "not_yet_usable"
+    transient = True
 
 
 class SignatureError(SealError):

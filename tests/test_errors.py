@@ -62,6 +62,7 @@ def test_every_error_is_public_and_says_what_it_means() -> None:
 
 TRANSIENT = {
     "ConnectionLostError",
+    "NotYetUsableError",
     "PublishNotConfirmedError",
     "RequestTimeoutError",
     "RetryLater",

@@ -13,7 +13,7 @@ from messaging.core.envelope import Envelope, Kind
 from messaging.core.names import is_operator, owner_of
 from messaging.core.sealed import Sealed
 from messaging.core.topology import Names
-from messaging.errors import ConfigurationError, MalformedError, MessageTooLargeError, PolicyError
+from messaging.errors import ConfigurationError, MalformedError, MessageTooLargeError, NotYetUsableError, PolicyError
 from messaging.security import merkle, suite
 from messaging.security.bundle import OPS_GROUP, TrustBundle, missing_keys
 from messaging.security.content import pack_content
@@ -29,6 +29,7 @@ from messaging.security.header import (
 from messaging.security.keyring import Keyring
 from messaging.security.keys import SigningKey
 from messaging.security.outer import CONTENT_MAX, CONTENT_MAX_WRAPPING, Parts, join_parts
+from messaging.security.policy import Policy
 from messaging.security.trust import TrustStore
 
 __all__ = ["Sealer", "Unsigned", "restored"]
@@ -97,7 +98,7 @@ class Sealer:
         Raises:
             ConfigurationError: There is no trust bundle to ask.
         """
-        return _recipients(envelope, self._trust.usable())
+        return _recipients(envelope, self._trust.for_sending())
 
     def prepare(self, envelope: Envelope, *, routing_key: str) -> Unsigned:
         """Encrypt a message; only its signature is missing.
@@ -108,12 +109,13 @@ class Sealer:
 
         Raises:
             PolicyError: The policy does not allow it; the message says which rule would.
+            NotYetUsableError: It does since a moment ago; the message says when the rule is used.
             ConfigurationError: The envelope contradicts itself, or the bundle lacks a key.
             MessageTooLargeError: The payload is beyond the cap.
         """
         if envelope.sender != self._keyring.service:
             raise ConfigurationError(f"{self._keyring.service!r} cannot seal a message of {envelope.sender!r}")
-        bundle = self._trust.usable()
+        bundle = self._trust.for_sending()
         _check_envelope(envelope, bundle, self._names)
         way = self._way(envelope, routing_key, bundle)
         plaintext = pack_content(codec=envelope.codec, headers=envelope.headers, payload=envelope.payload)
@@ -203,8 +205,20 @@ class Sealer:
             ) from exc
         recipients = _recipients(envelope, bundle)
         _check_recipients(envelope, recipients, bundle)
-        _check_policy(envelope, bundle)
+        self._check_policy(envelope, bundle)
         return _Way(address.pack(), recipients, signer)
+
+    def _check_policy(self, envelope: Envelope, bundle: TrustBundle) -> None:
+        if _is_allowed(envelope, bundle.policy):
+            return
+        current = self._trust.current
+        if _is_allowed(envelope, current.policy):
+            raise NotYetUsableError(
+                f"trust bundle version {current.version} lets {envelope.sender!r} send {envelope.kind.word} "
+                f"{envelope.name!r}, but is so new that some receivers may not have it: the rule is used in "
+                f"{self._trust.settles_in_s():.0f} s"
+            )
+        raise PolicyError(_denial(envelope, bundle))
 
     def _signer(self, bundle: TrustBundle) -> SigningKey:
         active = bundle.active_signing_ids(self._keyring.service, now_ms=self._ambient.now_ms())
@@ -260,35 +274,33 @@ def _check_recipients(envelope: Envelope, recipients: tuple[str, ...], bundle: T
         raise ConfigurationError(missing_keys(unknown[0], bundle))
 
 
-def _check_policy(envelope: Envelope, bundle: TrustBundle) -> None:
+def _is_allowed(envelope: Envelope, policy: Policy) -> bool:
     sender, name, to = envelope.sender, envelope.name, owner_of(envelope.name)
     match envelope.kind:
         case Kind.COMMAND | Kind.REQUEST:
-            allowed = bundle.policy.rule_for(sender, envelope.kind, name, to) is not None
+            return policy.rule_for(sender, envelope.kind, name, to) is not None
         case Kind.EVENT:
-            allowed = sender == to or bundle.policy.rule_for(sender, envelope.kind, name, to) is not None
+            return sender == to or policy.rule_for(sender, envelope.kind, name, to) is not None
         case Kind.REPLAY:
-            _check_replay(envelope, bundle)
-            return
+            return is_operator(sender) and policy.may_replay(sender, name, envelope.audience)
         case _:
             # Replies and faults are implied by the request that is answered and by the message that failed.
-            return
-    if not allowed:
-        raise PolicyError(
-            f"trust bundle version {bundle.version} does not let {sender!r} send {envelope.kind.word} {name!r}; add "
-            f'{{"from": "{sender}", "kind": "{envelope.kind.word}", "name": "{name}", "to": "{to}"}} '
-            "to policy.send and sign the bundle"
-        )
+            return True
 
 
-def _check_replay(envelope: Envelope, bundle: TrustBundle) -> None:
-    sender, name, to = envelope.sender, envelope.name, envelope.audience
-    if not is_operator(sender) or not bundle.policy.may_replay(sender, name, to):
-        raise PolicyError(
-            f"policy of trust bundle version {bundle.version} does not let {sender!r} replay {name!r} in {to!r}; only "
-            f'operators may: add {{"operator": "ops:…", "name": "{name}", "to": "{to}", "force": false}} to '
-            "policy.replay and sign the bundle"
+def _denial(envelope: Envelope, bundle: TrustBundle) -> str:
+    sender, name = envelope.sender, envelope.name
+    if envelope.kind is Kind.REPLAY:
+        return (
+            f"policy of trust bundle version {bundle.version} does not let {sender!r} replay {name!r} in "
+            f'{envelope.audience!r}; only operators may: add {{"operator": "ops:…", "name": "{name}", '
+            f'"to": "{envelope.audience}", "force": false}} to policy.replay and sign the bundle'
         )
+    return (
+        f"trust bundle version {bundle.version} does not let {sender!r} send {envelope.kind.word} {name!r}; add "
+        f'{{"from": "{sender}", "kind": "{envelope.kind.word}", "name": "{name}", "to": "{owner_of(name)}"}} '
+        "to policy.send and sign the bundle"
+    )
 
 
 def _check_envelope(envelope: Envelope, bundle: TrustBundle, names: Names) -> None:

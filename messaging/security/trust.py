@@ -1,7 +1,8 @@
 """`TrustStore`: the trust bundle in force, replaced only by a newer one that holds (docs/trust.md, "Versions").
 
 A bundle that does not verify, is older, or has the version of the current one with other bytes is refused, and the last
-good one stays in force. When it expires, known keys go on for a day, loudly; then nothing is believed any more.
+good one stays in force. When it expires, known keys go on for a day, loudly; then nothing is believed any more. What it
+adds is accepted at once and used for sending half a minute later; what it takes away is gone at once.
 """
 
 from enum import Enum
@@ -13,6 +14,7 @@ from messaging.errors import ConfigurationError
 from messaging.security.bundle import TrustBundle
 from messaging.security.bundle_format import BUNDLE_MAX, verify_bundle
 from messaging.security.keyring import Keyring, check_keyring
+from messaging.security.settling import Settling
 
 __all__ = ["BUNDLE_FILE", "Freshness", "TrustStore", "open_trust"]
 
@@ -42,6 +44,7 @@ class TrustStore:
         self._ambient = ambient
         self._minimum_version = minimum_version
         self._current: TrustBundle | None = None
+        self._settling = Settling(ambient=ambient)
 
     @property
     def is_loaded(self) -> bool:
@@ -74,6 +77,18 @@ class TrustStore:
                 f"trust bundle version {bundle.version} is expired for more than a day; install a newer {BUNDLE_FILE}"
             )
         return bundle
+
+    def for_sending(self) -> TrustBundle:
+        """Return what to send by: the bundle in force, in its first half minute without what is new in it.
+
+        Raises:
+            ConfigurationError: As `usable` does.
+        """
+        return self._settling.view(self.usable())
+
+    def settles_in_s(self) -> float:
+        """Return in how many seconds everything in the bundle in force is used for sending too."""
+        return self._settling.wait_s()
 
     def freshness(self) -> Freshness:
         """Return how old the bundle in force is.
@@ -111,7 +126,9 @@ class TrustStore:
             raise ConfigurationError(
                 f"trust bundle version {bundle.version} is expired for more than a day; install a newer one"
             )
-        self._current = bundle
+        if self._current is None or self._current.generation != bundle.generation:
+            self._settling.take(bundle, after=self._current)
+            self._current = bundle
         return bundle
 
     def reload(self, path: Path) -> bool:

@@ -223,7 +223,7 @@ async def test_json_that_parsers_read_differently_is_refused_although_signed(
     arena: Arena, content: Callable[[bytes], bytes]
 ) -> None:
     realm = arena.realm
-    realm.payload["version"] += 1
+    realm.payload |= {"version": realm.payload["version"] + 1, "issued": START_MS}
     good = dump_json(realm.payload)
     altered = content(good)
     signature = [realm.root.kid, realm.root.sign(suite.LABEL + b"bundle\0" + altered)]
