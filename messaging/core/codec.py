@@ -53,7 +53,13 @@ def encode_model(message: Message, codec: int, *, max_bytes: int = PAYLOAD_MAX_B
         MessageTooLargeError: the payload is beyond `max_bytes`.
         InvalidPayloadError: a value has no encoding.
     """
-    return _pack(lambda: _dumped(message), codec, what=type(message).__name__, max_bytes=max_bytes)
+    try:
+        packed = _ENCODERS[codec](_dumped(message))
+    except _UNENCODABLE as error:
+        raise _unencodable(error, codec, what=type(message).__name__) from None
+    if len(packed) > max_bytes:
+        raise _too_large(len(packed), what=type(message).__name__, max_bytes=max_bytes)
+    return packed
 
 
 def encode_value(adapter: TypeAdapter[Any], value: Any, codec: int, *, max_bytes: int = PAYLOAD_MAX_BYTES) -> bytes:
@@ -94,8 +100,13 @@ def decode_model(model: type[M], payload: bytes, codec: int) -> M:
     Raises:
         InvalidPayloadError: no valid encoding, or it does not fit the model.
     """
-    validate = partial(model.model_validate, **_AS_SENT)
-    return _received(validate, unpack(payload, codec), what=model.__name__)
+    plain = unpack(payload, codec)
+    try:
+        # As `model_validate`, less the detour; the arguments are those of `_AS_SENT`.
+        found: M = model.__pydantic_validator__.validate_python(plain, by_alias=False, by_name=True, strict=False)
+    except (ValidationError, RecursionError):
+        return _received(partial(model.model_validate, **_AS_SENT), plain, what=model.__name__)
+    return found
 
 
 def decode_value(adapter: TypeAdapter[Any], plain: Any) -> Any:
@@ -183,7 +194,8 @@ _AS_SENT: Final[Mapping[str, Any]] = {"by_alias": False, "by_name": True, "stric
 
 
 def _dumped(message: Message) -> Any:
-    return message.model_dump(mode="python", by_alias=False)
+    # As `model_dump`, less the detour.
+    return message.__pydantic_serializer__.to_python(message, mode="python", by_alias=False)
 
 
 def _received(validate: Callable[..., V], plain: Any, *, what: str) -> V:
@@ -207,15 +219,26 @@ def _received(validate: Callable[..., V], plain: Any, *, what: str) -> V:
 
 def _pack(make: Callable[[], Any], codec: int, *, what: str, max_bytes: int) -> bytes:
     try:
-        packed: bytes = _ENCODERS[codec](make())
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        reason = "it holds text that is no Unicode" if isinstance(error, UnicodeError) else str(error)
-        raise InvalidPayloadError(f"{what} cannot be encoded as {_CODEC_NAMES[codec]}: {reason}") from None
+        packed = _ENCODERS[codec](make())
+    except _UNENCODABLE as error:
+        raise _unencodable(error, codec, what=what) from None
     if len(packed) > max_bytes:
-        raise MessageTooLargeError(
-            f"{what} has {len(packed)} bytes, the cap is {max_bytes}: send a reference to the content instead"
-        )
+        raise _too_large(len(packed), what=what, max_bytes=max_bytes)
     return packed
+
+
+_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+def _unencodable(error: Exception, codec: int, *, what: str) -> InvalidPayloadError:
+    reason = "it holds text that is no Unicode" if isinstance(error, UnicodeError) else str(error)
+    return InvalidPayloadError(f"{what} cannot be encoded as {_CODEC_NAMES[codec]}: {reason}")
+
+
+def _too_large(size_bytes: int, *, what: str, max_bytes: int) -> MessageTooLargeError:
+    return MessageTooLargeError(
+        f"{what} has {size_bytes} bytes, the cap is {max_bytes}: send a reference to the content instead"
+    )
 
 
 def _plain(value: object) -> Any:

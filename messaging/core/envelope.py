@@ -1,12 +1,13 @@
 """`Envelope`: one message with who, when and why. Immutable; what `security` seals and what it opens again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 from enum import IntEnum
 from typing import Any, Final
 from uuid import UUID
 
 from messaging.core.names import owner_of, type_of
+from messaging.core.values import value
 
 __all__ = ["CODEC_JSON", "CODEC_MSGPACK", "CODEC_RAW", "Envelope", "Kind"]
 
@@ -32,7 +33,7 @@ class Kind(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Envelope:
     """A message with who, when and why.
 
@@ -111,9 +112,8 @@ class Envelope:
 
     def caused_by(self, cause: "Envelope") -> "Envelope":
         """Return a copy that carries the correlation of `cause` and names it as the cause."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         correlation = cause.id if cause.correlation_id is None else cause.correlation_id
-        return Envelope(**{**values, "correlation_id": correlation, "causation_id": cause.id})
+        return replace(self, correlation_id=correlation, causation_id=cause.id)
 
 
 def audience_of(kind: Kind, name: str) -> str:

@@ -5,13 +5,15 @@ denied belongs elsewhere than a forgery, so its refusal is kept until the signat
 so: its error carries no evidence.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+from uuid import UUID
 
 from messaging.core.ambient import Ambient
 from messaging.core.envelope import Kind
 from messaging.core.names import is_operator, owner_of
 from messaging.core.topology import Names
+from messaging.core.values import value
 from messaging.errors import (
     ConfigurationError,
     Disposition,
@@ -41,7 +43,7 @@ ROOTS_LIFE_S: Final = 60.0
 _WRAPPING: Final = frozenset({Kind.FAULT, Kind.REPLAY})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """A well-formed message that nobody has vouched for yet."""
 
@@ -201,7 +203,8 @@ class Checks:
                 raise SignatureError(f"the signature is not that of {address.sender!r}")
             if parts.size > 1:
                 self._roots.put(place, True, owner=address.sender, now_s=now_s)
-        return Verified(body=claim.body, parts=parts, header=claim.header, leaf=leaf, key_state=entry.state)
+        header = claim.header
+        return Verified(claim.body, parts, header, leaf, UUID(bytes=header.mid), entry.state)
 
     def concluded(self, claim: Claim, refusal: SealError | None, *, bundle: TrustBundle) -> Verified:
         """Steps 6 to 8, with the first refusal of the steps before: it is raised once the signature holds.

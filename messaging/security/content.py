@@ -4,12 +4,13 @@ It comes from an authenticated sender and is still read with every limit set: a 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import msgpack
 
 from messaging.core.envelope import CODEC_MSGPACK, CODEC_RAW, Envelope
+from messaging.core.values import value
 from messaging.errors import ConfigurationError, Disposition, MalformedError, UnsupportedError
 from messaging.security.outer import BODY_MAX, CONTENT_MAX_WRAPPING, read_bin
 from messaging.security.packed import pack, unpack
@@ -27,7 +28,7 @@ _NO_PADDING: Final = b"\xc4\x00"
 _ITEMS_MAX: Final = 1_024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Content:
     """The opened content of a message.
 

@@ -6,15 +6,15 @@ that its kind demands, and the shortest encoding, which is checked by encoding a
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 from messaging.core.envelope import Kind
 from messaging.core.names import is_operator, is_sender, is_service, owner_of, parse_type
 from messaging.core.topology import Names, dead_routing_key, routing_key
+from messaging.core.values import value
 from messaging.errors import MalformedError, UnsupportedError
-from messaging.security.packed import pack, unpack
+from messaging.security.packed import pack, pack_short, unpack
 
 __all__ = [
     "EXTENSIONS_CRITICAL",
@@ -72,7 +72,7 @@ def _shapes() -> frozenset[tuple[object, ...]]:
 _SHAPES: Final = _shapes()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Address:
     """The fields that stay the same from message to message between two parties: 0 to 7 of the header.
 
@@ -101,7 +101,7 @@ class Address:
         return _OPENING + pack(fields)[1:]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Header:
     """A parsed header; names as on the wire (docs/spec.md, "Header"), with `name` and `version` taken from `typ`."""
 
@@ -146,7 +146,7 @@ def pack_header(
         cmt: Key commitment.
         ext: Extensions, their keys already in ascending UTF-8 order.
     """
-    return opening + pack([mid, iat, exp, corr, bind, rto, salt, cmt, ext])[1:]
+    return opening + pack_short([mid, iat, exp, corr, bind, rto, salt, cmt, ext])[1:]
 
 
 def parse_header(raw: bytes, *, names: Names, suites: frozenset[int]) -> Header:
@@ -161,6 +161,24 @@ def parse_header(raw: bytes, *, names: Names, suites: frozenset[int]) -> Header:
         MalformedError: Any deviation from the one form.
         UnsupportedError: An unknown critical extension, or a suite that is not allowed.
     """
+    fields = _fields(raw)
+    suite, number, typ, sender, skid, aud, ex, rk, mid, iat, exp, corr, bind, rto, salt, cmt, ext = fields
+    if not 0 <= iat < exp <= iat + LIFETIME_MAX_MS:
+        raise MalformedError("the header's life does not end 1 ms to 30 days after its issue")
+    address, name, version = _address(suite, number, typ, sender, skid, aud, ex, rk, names.namespace)
+    if address.kind is Kind.REQUEST and not is_reply_queue(rto, sender, names):
+        raise MalformedError("the header's reply queue is not one of its sender's")
+    check_extensions(ext)
+    if pack_short(fields) != raw:
+        raise MalformedError("the header is not in its one canonical form")
+    _refuse_critical(ext)
+    if suite not in suites:
+        raise UnsupportedError(f"suite {suite} is not among those this receiver accepts: {sorted(suites)}")
+    return Header(address, name, version, mid, iat, exp, corr, bind, rto, salt, cmt, ext)
+
+
+def _fields(raw: bytes) -> list[Any]:
+    # Seventeen fields of exact types and, where it is fixed, of exact length.
     fields = unpack(
         raw, what="header", array_max=FIELDS, map_max=EXTENSIONS_MAX, text_max=EXTENSION_VALUE_MAX,
         bytes_max=EXTENSION_VALUE_MAX,
@@ -169,27 +187,30 @@ def parse_header(raw: bytes, *, names: Names, suites: frozenset[int]) -> Header:
         raise MalformedError(f"the header is no array of {FIELDS} fields")
     if (fields[1] if type(fields[1]) is int else None, *map(type, fields)) not in _SHAPES:
         raise MalformedError("the header has fields of the wrong type for its kind")
-    suite, number, typ, sender, skid, aud, ex, rk, mid, iat, exp, corr, bind, rto, salt, cmt, ext = fields
-    _check_lengths(skid=skid, mid=mid, corr=corr, bind=bind, salt=salt, cmt=cmt)
-    if not 0 <= iat < exp <= iat + LIFETIME_MAX_MS:
-        raise MalformedError("the header's life does not end 1 ms to 30 days after its issue")
-    address = Address(suite, Kind(number), typ, sender, skid, aud, ex, rk)
-    name, version = check_address(address, names)
-    if address.kind is Kind.REQUEST and not is_reply_queue(rto, sender, names):
-        raise MalformedError("the header's reply queue is not one of its sender's")
-    check_extensions(ext)
-    if pack(fields) != raw:
-        raise MalformedError("the header is not in its one canonical form")
-    if any(key.startswith("!") and key not in EXTENSIONS_CRITICAL for key in ext):
-        raise UnsupportedError("the header has a critical extension that this receiver does not know")
-    if suite not in suites:
-        raise UnsupportedError(f"suite {suite} is not among those this receiver accepts: {sorted(suites)}")
-    return Header(address, name, version, mid, iat, exp, corr, bind, rto, salt, cmt, ext)
+    skid, mid, corr, bind, salt, cmt = fields[4], fields[8], fields[11], fields[12], fields[14], fields[15]
+    if not (
+        len(skid) == SKID_BYTES
+        and len(mid) == len(salt) == ID_BYTES
+        and len(cmt) == HASH_BYTES
+        and (corr is None or len(corr) == ID_BYTES)
+        and (bind is None or len(bind) == HASH_BYTES)
+    ):
+        raise MalformedError("the header has an id or digest of the wrong length")
+    return fields
 
 
-# A pure function of a few hashable fields that repeat from message to message: two parties, one type. Errors are not
-# kept, and a flood of made-up names can only push entries out.
+# A pure function of a few hashable fields that repeat from message to message: two parties, one type. It is asked only
+# when their exact types are known, because 1 and True are one key. Errors are not kept, and a flood of made-up names
+# can only push entries out.
 @lru_cache(maxsize=ADDRESSES_MAX)
+def _address(
+    suite: int, number: int, typ: str, sender: str, skid: bytes, aud: str, ex: str, rk: str, namespace: str
+) -> tuple[Address, str, int]:
+    address = Address(suite, Kind(number), typ, sender, skid, aud, ex, rk)
+    name, version = check_address(address, Names(namespace))
+    return address, name, version
+
+
 def check_address(address: Address, names: Names) -> tuple[str, int]:
     """Check that the address fields fit each other by the table of kinds; used alike by sender and receiver.
 
@@ -254,18 +275,6 @@ def is_reply_queue(queue: str, owner: str, names: Names) -> bool:
     return _INSTANCE.fullmatch(instance) is not None and queue == names.reply_queue(owner, instance)
 
 
-def _check_lengths(*, skid: bytes, mid: bytes, corr: bytes | None, bind: bytes | None, salt: bytes, cmt: bytes) -> None:
-    right = (
-        len(skid) == SKID_BYTES
-        and len(mid) == len(salt) == ID_BYTES
-        and len(cmt) == HASH_BYTES
-        and (corr is None or len(corr) == ID_BYTES)
-        and (bind is None or len(bind) == HASH_BYTES)
-    )
-    if not right:
-        raise MalformedError("the header has an id or digest of the wrong length")
-
-
 def check_extensions(ext: Mapping[Any, Any]) -> None:
     """Check the extensions of a header.
 
@@ -275,15 +284,21 @@ def check_extensions(ext: Mapping[Any, Any]) -> None:
     if len(ext) > EXTENSIONS_MAX:
         raise MalformedError(f"the header has more than {EXTENSIONS_MAX} extensions")
     previous = b""
-    for key, value in ext.items():
-        if type(key) is not str or type(value) not in _EXTENSION_TYPES:
+    for key, held in ext.items():
+        if type(key) is not str or type(held) not in _EXTENSION_TYPES:
             raise MalformedError("the header has an extension of the wrong type")
         encoded = key.encode()
         # Strictly ascending: a repeated key would let two readers see two values.
         if not previous < encoded or len(encoded) > EXTENSION_KEY_MAX:
             raise MalformedError("the header's extensions are out of order or have a key beyond 32 bytes")
-        _check_extension(key, value)
+        _check_extension(key, held)
         previous = encoded
+
+
+def _refuse_critical(ext: Mapping[str, Any]) -> None:
+    for key in ext:
+        if key.startswith("!") and key not in EXTENSIONS_CRITICAL:
+            raise UnsupportedError("the header has a critical extension that this receiver does not know")
 
 
 def _check_extension(key: str, value: Any) -> None:

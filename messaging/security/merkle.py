@@ -5,6 +5,7 @@ it is: duplicating it would let two different batches have one root. Pure: bytes
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -12,6 +13,7 @@ __all__ = ["BATCH_MAX", "HASH_BYTES", "path_length", "paths", "root_of", "root_o
 
 BATCH_MAX: Final = 128
 HASH_BYTES: Final = 32
+_NODE: Final = b"\x01"
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
@@ -22,27 +24,17 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
 def paths(leaves: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
     """Return the root and, for each leaf, the joined sibling hashes from leaf to root."""
     levels = _levels(leaves)
-    found: list[bytes] = []
-    for leaf_index in range(len(leaves)):
-        index, siblings = leaf_index, []
-        for level in levels[:-1]:
-            sibling = index ^ 1
-            if sibling < len(level):
-                siblings.append(level[sibling])
-            index //= 2
-        found.append(b"".join(siblings))
+    # From the root down: a node's path is its sibling, if it has one, and then its parent's path.
+    found = [b""]
+    for level in reversed(levels[:-1]):
+        padded = [*level, b""]
+        found = [padded[at ^ 1] + found[at >> 1] for at in range(len(level))]
     return levels[-1][0], found
 
 
 def path_length(size: int, index: int) -> int:
     """Return how many bytes the path of one leaf has: promoted nodes have no sibling."""
-    count = 0
-    while size > 1:
-        if index ^ 1 < size:
-            count += 1
-        index //= 2
-        size = (size + 1) // 2
-    return count * HASH_BYTES
+    return len(_turns(size, index)) * HASH_BYTES
 
 
 def root_of_path(leaf: bytes, path: bytes, *, size: int, index: int) -> bytes:
@@ -55,14 +47,24 @@ def root_of_path(leaf: bytes, path: bytes, *, size: int, index: int) -> bytes:
         index: Place of the leaf, below `size`.
     """
     node, at = leaf, 0
+    for is_right in _turns(size, index):
+        sibling = path[at : at + HASH_BYTES]
+        node = sha256(_NODE + sibling + node if is_right else _NODE + node + sibling).digest()
+        at += HASH_BYTES
+    return node
+
+
+# At most 128 sizes with at most 128 places each: who sends others has been refused before.
+@lru_cache(maxsize=BATCH_MAX * BATCH_MAX)
+def _turns(size: int, index: int) -> tuple[bool, ...]:
+    # For each node from a leaf to the root that has a sibling: whether it is the right one of the two.
+    turns: list[bool] = []
     while size > 1:
         if index ^ 1 < size:
-            sibling = path[at : at + HASH_BYTES]
-            node = _node(sibling, node) if index & 1 else _node(node, sibling)
-            at += HASH_BYTES
+            turns.append(index & 1 == 1)
         index //= 2
         size = (size + 1) // 2
-    return node
+    return tuple(turns)
 
 
 def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
@@ -70,12 +72,10 @@ def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
         raise ValueError(f"a batch has 1 to {BATCH_MAX} messages, not {len(leaves)}")
     levels = [list(leaves)]
     while len(level := levels[-1]) > 1:
-        pairs = [_node(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+        pairs = [
+            sha256(_NODE + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)
+        ]  # fmt: skip
         if len(level) % 2:
             pairs.append(level[-1])
         levels.append(pairs)
     return levels
-
-
-def _node(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\x01" + left + right).digest()

@@ -5,12 +5,10 @@ and length is read from its first bytes and checked against its limit before it 
 the shortest encoding is accepted, so a message has exactly one form.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
-import msgpack
-
-from messaging.errors import MalformedError, UnsupportedError
+from messaging.core.values import value
+from messaging.errors import MalformedError, SealError, UnsupportedError
 from messaging.security import merkle
 from messaging.security.suite import leaf_of_digests, sha256
 
@@ -43,7 +41,7 @@ _OPENING: Final = bytes((_ARRAY_OF_8, VERSION))
 _SIGNATURE_OPENING: Final = bytes((_BIN_8, SIGNATURE_BYTES))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Parts:
     """The parts of a sealed message, as bytes that nobody has believed yet.
 
@@ -74,7 +72,8 @@ def split_parts(body: bytes) -> Parts:
         MalformedError: Not this shape, a part beyond its limit, or not the shortest encoding.
         UnsupportedError: Another version of the format.
     """
-    _check_opening(body)
+    if body[:2] != _OPENING or len(body) > BODY_MAX:
+        raise _refused_opening(body)
     header, at = read_bin(body, 2, limit=HEADER_MAX)
     block, at = read_bin(body, at, limit=BLOCK_MAX)
     content, at = read_bin(body, at, limit=CONTENT_MAX_WRAPPING)
@@ -104,8 +103,8 @@ def join_parts(parts: Parts) -> bytes:
             parts.content,
             _SIGNATURE_OPENING,
             parts.signature,
-            msgpack.packb(parts.size),
-            msgpack.packb(parts.index),
+            _small(parts.size),
+            _small(parts.index),
             _bin_opening(len(parts.path)),
             parts.path,
         )
@@ -130,6 +129,20 @@ def read_bin(body: bytes, at: int, *, limit: int) -> tuple[bytes, int]:
     Raises:
         MalformedError: Another type, a longer encoding than needed, beyond `limit`, or cut short.
     """
+    if at + 1 < len(body) and body[at] == _BIN_8:
+        size, start = body[at + 1], at + 2
+    else:
+        size, start = _read_long(body, at)
+    if size > limit:
+        raise MalformedError(f"a part of the message claims {size} bytes; at most {limit} are allowed")
+    end = start + size
+    if end > len(body):
+        raise MalformedError("the message is cut short")
+    return body[start:end], end
+
+
+def _read_long(body: bytes, at: int) -> tuple[int, int]:
+    # Size and start of a bin of any kind; `read_bin` has its short cut for the shortest.
     kind = body[at] if at < len(body) else 0
     if kind == _BIN_8:
         start, shortest = at + 2, 0
@@ -142,23 +155,17 @@ def read_bin(body: bytes, at: int, *, limit: int) -> tuple[bytes, int]:
     size = int.from_bytes(body[at + 1 : start], "big")
     if size < shortest:
         raise MalformedError("the length of a part is not in its shortest form")
-    if size > limit:
-        raise MalformedError(f"a part of the message claims {size} bytes; at most {limit} are allowed")
-    end = start + size
-    if end > len(body):
-        raise MalformedError("the message is cut short")
-    return body[start:end], end
+    return size, start
 
 
-def _check_opening(body: bytes) -> None:
+def _refused_opening(body: bytes) -> SealError:
     if not 2 <= len(body) <= BODY_MAX:
-        raise MalformedError(f"a sealed message has 2 to {BODY_MAX} bytes, not {len(body)}")
+        return MalformedError(f"a sealed message has 2 to {BODY_MAX} bytes, not {len(body)}")
     if body[0] != _ARRAY_OF_8:
-        raise MalformedError("not a sealed message: the body is no array of 8 parts")
+        return MalformedError("not a sealed message: the body is no array of 8 parts")
     if body[1] > _POSITIVE_FIXINT_MAX:
-        raise MalformedError("not a sealed message: the version is no small integer")
-    if body[1] != VERSION:
-        raise UnsupportedError(f"version {body[1]} of the sealed message; this receiver speaks version {VERSION}")
+        return MalformedError("not a sealed message: the version is no small integer")
+    return UnsupportedError(f"version {body[1]} of the sealed message; this receiver speaks version {VERSION}")
 
 
 def _read_small(body: bytes, at: int) -> tuple[int, int]:
@@ -168,6 +175,10 @@ def _read_small(body: bytes, at: int) -> tuple[int, int]:
     if first == _UINT_8 and at + 1 < len(body) and body[at + 1] > _POSITIVE_FIXINT_MAX:
         return body[at + 1], at + 2
     raise MalformedError("a place in the batch is no small integer")
+
+
+def _small(number: int) -> bytes:
+    return bytes((number,)) if number <= _POSITIVE_FIXINT_MAX else bytes((_UINT_8, number))
 
 
 def _bin_opening(size: int) -> bytes:

@@ -13,6 +13,7 @@ from messaging.core.envelope import Envelope, Kind
 from messaging.core.names import is_operator, owner_of
 from messaging.core.sealed import Sealed
 from messaging.core.topology import Names
+from messaging.core.values import value
 from messaging.errors import ConfigurationError, MalformedError, MessageTooLargeError, NotYetUsableError, PolicyError
 from messaging.security import merkle, suite
 from messaging.security.bundle import OPS_GROUP, TrustBundle, missing_keys
@@ -40,7 +41,7 @@ _WITH_BIND: Final = frozenset({Kind.REPLY, Kind.FAULT, Kind.REPLAY})
 _WRAPPING: Final = frozenset({Kind.FAULT, Kind.REPLAY})
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@value
 class Unsigned:
     """A sealed message that waits for its signature.
 
@@ -62,6 +63,9 @@ class Unsigned:
     def size_bytes(self) -> int:
         """Size of the sealed message, less the few bytes of its frame."""
         return len(self.header) + len(self.block) + len(self.content)
+
+    def __repr__(self) -> str:
+        return f"Unsigned({self.leaf.hex()}, {self.size_bytes} bytes)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
+from messaging.core.values import value
 from messaging.security.bundle import KeyState
 from messaging.security.header import Header
 from messaging.security.outer import Parts
@@ -16,7 +17,7 @@ from messaging.security.outer import Parts
 __all__ = ["ExpectedReply", "Verified", "VerifiedDead"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+@value
 class Verified:
     """A message that its sender signed.
 
@@ -25,6 +26,7 @@ class Verified:
         parts: Their parts.
         header: The parsed header.
         leaf: What replies, faults and replays name it by, 32 bytes.
+        id: Message id.
         key_state: State of the signing key now.
         accepted: Whether it passed every check up to the signature; if not, it is evidence and cannot be opened.
         archived: Whether it was verified for reading only: freshness and policy have not been asked.
@@ -34,14 +36,10 @@ class Verified:
     parts: Parts
     header: Header
     leaf: bytes
+    id: UUID
     key_state: KeyState
     accepted: bool = True
     archived: bool = False
-
-    @property
-    def id(self) -> UUID:
-        """Message id."""
-        return UUID(bytes=self.header.mid)
 
     @property
     def kind(self) -> Kind:
@@ -133,24 +131,27 @@ class Verified:
         self, *, payload: bytes = b"", codec: int = CODEC_MSGPACK, headers: Mapping[str, Any] | None = None
     ) -> Envelope:
         """Return the envelope; without a payload it is what the header alone tells."""
+        header = self.header
+        address, ext = header.address, header.ext
         return Envelope(
             id=self.id,
-            kind=self.kind,
-            name=self.name,
-            version=self.version,
-            sender=self.sender,
-            audience=self.audience,
-            issued_at_ms=self.issued_at_ms,
-            expires_at_ms=self.expires_at_ms,
+            kind=address.kind,
+            name=header.name,
+            version=header.version,
+            sender=address.sender,
+            audience=address.aud,
+            issued_at_ms=header.iat,
+            expires_at_ms=header.exp,
             payload=payload,
             codec=codec,
-            correlation_id=self.correlation_id,
+            # What nothing caused starts its own correlation: one object serves for both.
+            correlation_id=self.id if header.corr == header.mid else self.correlation_id,
             causation_id=self.causation_id,
-            bind=self.bind,
-            reply_to=self.reply_to,
-            traceparent=self.traceparent,
-            headers=headers or {},
-            bundle_version=self.bundle_version,
+            bind=header.bind,
+            reply_to=header.rto,
+            traceparent=ext.get("traceparent"),
+            headers={} if headers is None else headers,
+            bundle_version=ext.get("bv"),
         )
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
 """Sealed messages of a ceremony's realm, as files."""
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -35,7 +36,7 @@ def sealed_file(ceremony: Ceremony, *, codec: int = CODEC_JSON, headers: dict[st
         codec=codec,
     )
     if headers:
-        envelope = Envelope(**{**{name: getattr(envelope, name) for name in envelope.__slots__}, "headers": headers})
+        envelope = replace(envelope, headers=headers)
     sealer = Sealer(keyring, trust, Names("messaging"), ambient=ambient)
     path = ceremony.home / "message.bin"
     path.write_bytes(sealer.seal(envelope, routing_key=routing_key("shop.place_order", 1)))
