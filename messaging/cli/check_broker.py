@@ -7,6 +7,7 @@ from messaging.assembly import tls_of
 from messaging.cli.finding import Finding, failed, fine, warned
 from messaging.cli.greeting import greeting_of
 from messaging.cli.link import connected
+from messaging.cli.render import counted
 from messaging.core.topology import Names
 from messaging.errors import ConfigurationError, ConnectionLostError
 from messaging.service import Service
@@ -136,4 +137,4 @@ async def _samples(transport: Depths, names: Names, service: str) -> Finding:
 
 def _kept(service: str, what: str, count: int, remedy: str) -> Finding:
     check = f"{service} {what}"
-    return warned(check, f"{count} messages", remedy=remedy) if count else fine(check, "empty")
+    return warned(check, counted(count, "message"), remedy=remedy) if count else fine(check, "empty")

@@ -5,13 +5,15 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from messaging.assembly import Operator
 from messaging.cli.dead_edit import edit
-from messaging.cli.dead_find import one_letter, services_and_selection
+from messaging.cli.dead_export import export_letters, opened_for
+from messaging.cli.dead_find import listed_letters, one_letter, services_and_selection
 from messaging.cli.dead_pass import ReplayOrder, discard_all, replay_all
 from messaging.cli.dead_select import (
     ErrorFilter,
@@ -32,8 +34,8 @@ from messaging.cli.dead_show import (
 )
 from messaging.cli.exits import Exit, UsageError
 from messaging.cli.operators import Actor, AsOperator, act_as, actor_of
-from messaging.cli.render import line, print_json
-from messaging.core.dead_letter import DeadLetter, Group, Selection
+from messaging.cli.render import counted, line, print_json
+from messaging.core.dead_letter import Group, Selection
 
 __all__ = ["app"]
 
@@ -44,6 +46,7 @@ app = typer.Typer(
 )
 
 _CONFIRM_SHOWN: Final = 10
+_LISTED: Final = 1_000
 
 _Services = Annotated[
     list[str] | None,
@@ -73,6 +76,7 @@ def list_(
     sender: SenderFilter = None,
     older_than: OlderFilter = None,
     younger_than: YoungerFilter = None,
+    limit: Annotated[int, typer.Option(help="The oldest so many.", min=1)] = _LISTED,
     operator: AsOperator = None,
     as_json: _Json = False,
 ) -> None:
@@ -83,14 +87,50 @@ def list_(
     selection = selection_of(
         name=name, error=error, fingerprint=fingerprint, sender=sender, older_than=older_than, younger_than=younger_than
     )
-    letters = act_as(actor_of(operator), lambda acting: _letters(acting, services or [], selection))
+    listed = act_as(actor_of(operator), lambda acting: listed_letters(acting, services or [], selection, limit=limit))
+    letters = listed.letters
     if as_json:
         print_json([letter_record(letter) for letter in letters])
     elif letters:
         show_letters(letters)
-        line(f"{len(letters)} dead letters; one in full: messaging dead show ", letters[0].id[:SHORT_ID])
-    else:
-        line("No dead letters.")
+        line(f"{counted(listed.total, 'dead letter')}; one in full: messaging dead show ", letters[0].id[:SHORT_ID])
+    if listed.total > len(letters):
+        line(
+            f"{counted(listed.total - len(letters), 'younger one')} not shown: --limit N shows more, "
+            "`messaging dead groups` what they have in common, `messaging dead export` writes all",
+            stderr=True,
+        )
+    if letters or as_json:
+        return
+    line("No dead letters.")
+
+
+@app.command()
+def export(
+    services: _Services = None,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new file; default: stdout.", show_default=False)
+    ] = None,
+    name: NameFilter = None,
+    error: ErrorFilter = None,
+    fingerprint: FingerprintFilter = None,
+    sender: SenderFilter = None,
+    older_than: OlderFilter = None,
+    younger_than: YoungerFilter = None,
+    operator: AsOperator = None,
+) -> None:
+    """Write dead letters with their decrypted payloads as lines of JSON, however many there are.
+
+    Example: [bold]messaging dead export orders -o dead.jsonl[/bold]
+    """
+    selection = selection_of(
+        name=name, error=error, fingerprint=fingerprint, sender=sender, older_than=older_than, younger_than=younger_than
+    )
+    with opened_for(output) as file:
+        count = act_as(actor_of(operator), lambda acting: export_letters(acting, services or [], selection, file))
+    if output is not None:
+        line(f"{counted(count, 'dead letter')} in {output}")
 
 
 @app.command()
@@ -240,11 +280,6 @@ def discard(
     raise typer.Exit(act_as(actor, act))
 
 
-async def _letters(acting: Operator, arguments: Sequence[str], selection: Selection) -> list[DeadLetter]:
-    services, chosen = await services_and_selection(acting, arguments, selection)
-    return [letter for service in services for letter in await acting.dead_letters.list(service, chosen)]
-
-
 async def _groups(acting: Operator, arguments: Sequence[str], selection: Selection) -> list[tuple[str, Group]]:
     services, chosen = await services_and_selection(acting, arguments, selection)
     found = [(service, group) for service in services for group in await acting.dead_letters.groups(service, chosen)]
@@ -274,15 +309,18 @@ def _ask(
     """
     if not sys.stdin.isatty():
         raise UsageError("nobody is at the terminal to be asked: say --yes, or look first with --dry-run")
-    letters = act_as(actor, lambda acting: _letters(acting, targets, selection))
-    chosen = [letter for letter in letters if letter.is_replayable or not replaying][:bound]
-    if not chosen:
+    chosen = act_as(
+        actor,
+        lambda acting: listed_letters(acting, targets, selection, limit=_CONFIRM_SHOWN, replayable_only=replaying),
+    )
+    count = chosen.total if bound is None else min(bound, chosen.total)
+    if not count:
         # The act itself says why there is nothing to do.
         return
-    show_letters(chosen[:_CONFIRM_SHOWN])
-    if len(chosen) > _CONFIRM_SHOWN:
-        line(f"… and {len(chosen) - _CONFIRM_SHOWN} more")
-    if not typer.confirm(f"{question} ({len(chosen)})"):
+    show_letters(chosen.letters[:count])
+    if count > _CONFIRM_SHOWN:
+        line(f"… and {count - _CONFIRM_SHOWN} more")
+    if not typer.confirm(f"{question} ({count})"):
         line("Nothing was done.", stderr=True)
         raise typer.Exit(Exit.FAILURE)
 

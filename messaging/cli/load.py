@@ -16,6 +16,7 @@ from typing import Final
 from messaging.cli.exits import UsageError
 from messaging.core.envelope import Kind
 from messaging.core.message import Message, contract_of
+from messaging.errors import MessagingError
 from messaging.service import Service
 
 __all__ = ["load_message", "load_module", "load_service"]
@@ -117,8 +118,11 @@ def _explained(name: str) -> Iterator[None]:
                 "folder that holds it"
             ) from error
         raise UsageError(f"{name} needs the module {missing!r}, which is not installed: pip install it") from error
-    # What ordinary mistakes in a module raise; anything else keeps its traceback.
-    except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, KeyError) as error:
+    except MessagingError:
+        # It names its remedy itself.
+        raise
+    except Exception as error:
+        # Whatever a user's module raises is told in one line, with its place.
         raise UsageError(
             f"{name} cannot be imported: {type(error).__name__}: {error} ({_place_of(error)}); "
             "`messaging --debug …` shows the whole trace"

@@ -21,7 +21,9 @@ from rich.text import Text
 
 __all__ = [
     "console",
+    "counted",
     "escaped",
+    "json_line",
     "json_text",
     "line",
     "plain_line",
@@ -71,6 +73,11 @@ def line(*parts: str | Text, stderr: bool = False) -> None:
     console(stderr=stderr).print(whole, soft_wrap=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 dead letter`, `2 dead letters`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plain_line(value: object) -> None:
     """Print one value on stdout for scripts: escaped, no colour, no wrapping."""
     sys.stdout.write(f"{escaped(value)}\n")
@@ -109,6 +116,12 @@ def json_text(value: object) -> str:
     plain = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="null", fallback=str)
     # DEL is the one control character that JSON leaves as it is; it can stand inside strings only.
     return json.dumps(plain, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def json_line(value: object) -> str:
+    """Return a value as JSON in one line, as `json_text` does."""
+    plain = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="null", fallback=str)
+    return json.dumps(plain, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
 def shown_time(unix_ms: int | None) -> str:

@@ -234,6 +234,10 @@ class Publisher:
             raise ConfigurationError(
                 f"{type(message).__name__} is a {contract.kind.word}: use {_VERBS[contract.kind]}, not {_VERBS[kind]}"
             )
+        if not (message_id is None or isinstance(message_id, UUID)):
+            raise ConfigurationError(
+                f"message_id={message_id!r} is no UUID: pass the one that `send` returned, or none"
+            )
         now_ms = self._ambient.now_ms()
         lifetime_s = self._limits.lifetime_s if lifetime_s is None else lifetime_s
         if lifetime_s <= 0:

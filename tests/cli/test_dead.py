@@ -53,6 +53,19 @@ class TestLooking:
 
         assert "payload" not in shop.json("dead", "list", "--json")[0]
 
+    def test_a_limit_lists_the_oldest_and_counts_the_others(self, shop: Installation) -> None:
+        first, *_ = bury(shop, "first", "second", "third")
+
+        result = shop.call("dead", "list", "--limit", "1", "--json")
+
+        assert [letter["id"] for letter in json.loads(result.stdout)] == [first]
+        assert "2 younger ones not shown" in result.stderr
+
+    def test_one_is_one(self, shop: Installation) -> None:
+        bury(shop, "alone")
+
+        assert "1 dead letter; one in full" in shop.call("dead", "list").stdout
+
     def test_letters_that_failed_alike_are_one_group(self, shop: Installation) -> None:
         bury(shop, "one", "two")
 

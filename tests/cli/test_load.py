@@ -8,6 +8,7 @@ from messaging.cli.exits import UsageError
 from messaging.cli.load import load_message, load_module, load_service
 from messaging.core.envelope import Kind
 from messaging.core.message import contract_of
+from messaging.errors import ConfigurationError
 from tests.support.installation import Installation
 
 
@@ -64,13 +65,24 @@ class TestModules:
 
     @pytest.mark.parametrize(
         ("text", "words"),
-        [("x = 1\ny = z\n", r"NameError.*odd_shop\.py:2"), ("x = (\n", r"SyntaxError.*odd_shop\.py:1")],
+        [
+            ("x = 1\ny = z\n", r"NameError.*odd_shop\.py:2"),
+            ("x = (\n", r"SyntaxError.*odd_shop\.py:1"),
+            ("raise RuntimeError('no database')", r"RuntimeError: no database \(odd_shop\.py:1\)"),
+            ("class Odd(Exception): pass\nraise Odd('of its own')", r"Odd: of its own \(odd_shop\.py:2\)"),
+        ],
     )
     def test_a_broken_one_names_the_line(self, tmp_path: Path, text: str, words: str) -> None:
         write(tmp_path, "odd_shop", text)
 
         with pytest.raises(UsageError, match=words):
             load_module("odd_shop")
+
+    def test_an_error_that_names_its_remedy_is_left_as_it_is(self, tmp_path: Path) -> None:
+        write(tmp_path, "bare_shop", "from messaging import Command\nclass C(Command, name='Bad Name'): pass")
+
+        with pytest.raises(ConfigurationError, match="Bad Name"):
+            load_module("bare_shop")
 
 
 class TestMessages:

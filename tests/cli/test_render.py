@@ -8,7 +8,9 @@ import unicodedata
 import pytest
 
 from messaging.cli.render import (
+    counted,
     escaped,
+    json_line,
     json_text,
     line,
     plain_line,
@@ -128,3 +130,17 @@ def test_times_are_utc_and_a_claim_beyond_any_calendar_is_shown_as_it_came() -> 
 
 def test_ages_use_their_largest_unit() -> None:
     assert [shown_age(seconds) for seconds in (5, 90, 7200, 200_000)] == ["5 s", "2 min", "2 h", "2 d"]
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 dead letters"), (1, "1 dead letter"), (2, "2 dead letters")])
+def test_a_number_agrees_with_its_noun(count: int, words: str) -> None:
+    assert counted(count, "dead letter") == words
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_json_in_one_line_is_one_line_of_ascii(hostile: str) -> None:
+    shown = json_line({"text": hostile, "bytes": b"\xff"})
+
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert json.loads(shown)["text"] == hostile

@@ -171,6 +171,13 @@ async def test_no_life_at_all_is_refused(life_s: float) -> None:
             await users.send(PlaceOrder(), expires_in_s=life_s)
 
 
+async def test_an_id_that_is_no_uuid_is_named() -> None:
+    async with Stage(an_orders()) as stage:
+        users = await stage._publisher("users")
+        with pytest.raises(ConfigurationError, match="message_id='abc' is no UUID"):
+            await users.send(PlaceOrder(), message_id="abc")  # type: ignore[arg-type]
+
+
 async def test_a_life_beyond_the_bundles_bound_is_refused() -> None:
     async with Stage(an_orders()) as stage:
         users = await stage._publisher("users")
