@@ -60,7 +60,7 @@ class OrderPlaced(Event, name="orders.order_placed"):
 
 
 class OrderRejected(Event, name="orders.order_rejected"):
-    """An order cannot be placed as things are; an operator's replay may place it later."""
+    """An order cannot be placed as things are; the same order may be placed later. May be published twice."""
 
     order_id: UUID
     user_id: UUID

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from messaging import RemoteError, RetryPolicy, Service, Settings, UnroutableError
+from messaging.stores.sql import SqlStore
+from services.database import open_store
 from services.orders.handlers import router
 from services.orders.settings import OrdersSettings
-from services.orders.store import OrderStore
+from services.orders.store import metadata
 
 __all__ = ["create", "orders"]
 
@@ -26,9 +28,9 @@ def create(
     """
 
     @asynccontextmanager
-    async def resources(_service: Service) -> AsyncIterator[tuple[OrderStore, OrdersSettings]]:
+    async def resources(_service: Service) -> AsyncIterator[tuple[SqlStore, OrdersSettings]]:
         read = own or OrdersSettings()
-        async with OrderStore.open(read.database_url) as store:
+        async with open_store(read.database_url, metadata) as store:
             yield store, read
 
     service = Service("orders", settings, lifespan=resources, retry=_retry(delays_s))

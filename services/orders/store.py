@@ -1,23 +1,24 @@
-"""The orders service's own table. Every write is idempotent by primary key: a repetition changes nothing."""
+"""The orders service's own table. Every write is idempotent by primary key: a repetition changes nothing.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+It writes in the transaction of the handler, which the inbox and the outbox are in too.
+"""
+
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, Row, Table, Text, Uuid, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.database import create_tables, insert_new, open_database
+from services.database import insert_new
 from services.orders.contract import OrderNotFound, OrderStatus, OrderView, PlaceOrder, RejectReason
 
-__all__ = ["OrderConflictError", "OrderStore"]
+__all__ = ["OrderConflictError", "OrderStore", "metadata"]
 
-_metadata = MetaData()
+metadata = MetaData()
 _orders = Table(
     "orders",
-    _metadata,
+    metadata,
     Column("order_id", Uuid, primary_key=True),
     Column("user_id", Uuid, nullable=False),
     Column("item", Text, nullable=False),
@@ -37,23 +38,11 @@ class OrderStore:
     """Orders and what became of them.
 
     Args:
-        engine: An open database; `open` makes the table, too.
+        session: An open transaction; whoever opened it commits.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, database_url: str) -> AsyncIterator["OrderStore"]:
-        """Open the database and make missing tables.
-
-        Raises:
-            ConfigurationError: the URL names no database that the services know.
-        """
-        async with open_database(database_url) as engine:
-            await create_tables(engine, _metadata)
-            yield cls(engine)
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
 
     async def is_placed(self, order: PlaceOrder) -> bool:
         """Tell whether this very order is placed already.
@@ -61,8 +50,7 @@ class OrderStore:
         Raises:
             OrderConflictError: the id is taken by an order with other content.
         """
-        async with self._engine.connect() as connection:
-            known = await _find(connection, order.order_id)
+        known = await self._find(order.order_id)
         if known is None:
             return False
         _require_same(known, order)
@@ -90,8 +78,7 @@ class OrderStore:
         Raises:
             OrderNotFound: none is known under this id.
         """
-        async with self._engine.connect() as connection:
-            row = await _find(connection, order_id)
+        row = await self._find(order_id)
         if row is None:
             raise OrderNotFound(order_id=order_id)
         return _view(row)
@@ -100,25 +87,22 @@ class OrderStore:
         """Return at most `limit` orders of a user, latest first."""
         latest_first = (_orders.c.changed_at_ms.desc(), _orders.c.order_id.desc())
         query = select(_orders).where(_orders.c.user_id == user_id).order_by(*latest_first).limit(limit)
-        async with self._engine.connect() as connection:
-            return [_view(row) for row in await connection.execute(query)]
+        return [_view(row) for row in await self._session.execute(query)]
 
     async def _record(
         self, order: PlaceOrder, status: OrderStatus, *, reason: RejectReason | None, at: datetime
     ) -> None:
         outcome = {"status": status, "reason": reason, "changed_at_ms": round(at.timestamp() * 1000)}
-        async with self._engine.begin() as connection:
-            if await insert_new(connection, _orders, {**order.model_dump(), **outcome}):
-                return
-            same_order = _orders.c.order_id == order.order_id
-            _require_same((await connection.execute(select(_orders).where(same_order))).one(), order)
-            # One statement, so that a concurrent duplicate cannot turn a placed order into a rejected one.
-            not_placed = _orders.c.status != OrderStatus.PLACED
-            await connection.execute(update(_orders).where(same_order, not_placed).values(outcome))
+        if await insert_new(self._session, _orders, {**order.model_dump(), **outcome}):
+            return
+        same_order = _orders.c.order_id == order.order_id
+        _require_same((await self._session.execute(select(_orders).where(same_order))).one(), order)
+        # One statement, so that a concurrent duplicate cannot turn a placed order into a rejected one.
+        not_placed = _orders.c.status != OrderStatus.PLACED
+        await self._session.execute(update(_orders).where(same_order, not_placed).values(outcome))
 
-
-async def _find(connection: AsyncConnection, order_id: UUID) -> Row[Any] | None:
-    return (await connection.execute(select(_orders).where(_orders.c.order_id == order_id))).one_or_none()
+    async def _find(self, order_id: UUID) -> Row[Any] | None:
+        return (await self._session.execute(select(_orders).where(_orders.c.order_id == order_id))).one_or_none()
 
 
 def _require_same(known: Row[Any], order: PlaceOrder) -> None:

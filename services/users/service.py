@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from messaging import Service, Settings
+from messaging.stores.sql import SqlStore
+from services.database import open_store
 from services.users.handlers import router
 from services.users.settings import UsersSettings
-from services.users.store import UserStore
+from services.users.store import metadata
 
 __all__ = ["create", "users"]
 
@@ -20,8 +22,8 @@ def create(settings: Settings | None = None, *, own: UsersSettings | None = None
     """
 
     @asynccontextmanager
-    async def resources(_service: Service) -> AsyncIterator[UserStore]:
-        async with UserStore.open((own or UsersSettings()).database_url) as store:
+    async def resources(_service: Service) -> AsyncIterator[SqlStore]:
+        async with open_store((own or UsersSettings()).database_url, metadata) as store:
             yield store
 
     service = Service("users", settings, lifespan=resources)

@@ -1,23 +1,24 @@
-"""The users service's own tables. Every write is idempotent by primary key: a repetition changes nothing."""
+"""The users service's own tables. Every write is idempotent by primary key: a repetition changes nothing.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+It writes in the transaction of the handler, which the inbox and the outbox are in too.
+"""
+
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, MetaData, Row, Table, Text, Uuid, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.database import create_tables, insert_new, open_database
+from services.database import insert_new
 from services.users.contract import RegisterUser, UserNotFound, UserView
 
-__all__ = ["UserConflictError", "UserStore"]
+__all__ = ["UserConflictError", "UserStore", "metadata"]
 
-_metadata = MetaData()
+metadata = MetaData()
 _users = Table(
     "users",
-    _metadata,
+    metadata,
     Column("user_id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
     Column("email", Text, nullable=False),
@@ -25,7 +26,7 @@ _users = Table(
 )
 _placed_orders = Table(
     "users_placed_orders",
-    _metadata,
+    metadata,
     Column("order_id", Uuid, primary_key=True),
     Column("user_id", Uuid, nullable=False, index=True),
 )
@@ -39,23 +40,11 @@ class UserStore:
     """Users and the orders that were heard of.
 
     Args:
-        engine: An open database; `open` makes the tables, too.
+        session: An open transaction; whoever opened it commits.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, database_url: str) -> AsyncIterator["UserStore"]:
-        """Open the database and make missing tables.
-
-        Raises:
-            ConfigurationError: the URL names no database that the services know.
-        """
-        async with open_database(database_url) as engine:
-            await create_tables(engine, _metadata)
-            yield cls(engine)
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
 
     async def register(self, user: RegisterUser, *, at: datetime) -> None:
         """Register a user; the same user again is fine.
@@ -64,10 +53,9 @@ class UserStore:
             UserConflictError: the id is taken by a user with another name or address.
         """
         row = {**user.model_dump(), "registered_at_ms": round(at.timestamp() * 1000)}
-        async with self._engine.begin() as connection:
-            if await insert_new(connection, _users, row):
-                return
-            known = (await connection.execute(select(_users).where(_users.c.user_id == user.user_id))).one()
+        if await insert_new(self._session, _users, row):
+            return
+        known = (await self._session.execute(select(_users).where(_users.c.user_id == user.user_id))).one()
         if (known.name, known.email) != (user.name, user.email):
             raise UserConflictError(f"user {user.user_id} is registered with another name or e-mail address")
 
@@ -79,16 +67,14 @@ class UserStore:
         """
         orders = select(func.count()).where(_placed_orders.c.user_id == user_id).scalar_subquery()
         query = select(_users, orders.label("orders_placed")).where(_users.c.user_id == user_id)
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
+        row = (await self._session.execute(query)).one_or_none()
         if row is None:
             raise UserNotFound(user_id=user_id)
         return _view(row)
 
     async def count_order(self, *, order_id: UUID, user_id: UUID) -> None:
         """Remember that a user placed an order; the same order again is fine."""
-        async with self._engine.begin() as connection:
-            await insert_new(connection, _placed_orders, {"order_id": order_id, "user_id": user_id})
+        await insert_new(self._session, _placed_orders, {"order_id": order_id, "user_id": user_id})
 
 
 def _view(row: Row[Any]) -> UserView:

@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from messaging import DeadLetter
+from messaging import DeadLetter, Selection
 from messaging.assembly import open_operator
 from tests.support.landscape import OPERATOR, Landscape
 from tests.support.waiting import eventually
@@ -75,14 +75,35 @@ async def test_typed_failures_cross_the_wire(landscape: Landscape, http: httpx.A
     )
 
 
-async def test_an_order_of_an_unknown_user_is_rejected_and_can_be_replayed(
+async def test_an_order_of_an_unknown_user_is_rejected_and_may_be_placed_later(
     landscape: Landscape, http: httpx.AsyncClient
 ) -> None:
     await landscape.start("users", "orders", "gateway")
-    user_id = str(uuid4())
+    user_id, order_key = str(uuid4()), {"Idempotency-Key": str(uuid4())}
 
-    sent = await http.post(f"/users/{user_id}/orders", json=TEA)
+    sent = await http.post(f"/users/{user_id}/orders", json=TEA, headers=order_key)
     rejected = await appears(http, sent.headers["location"], status="rejected")
+    await http.post("/users", json=ADA, headers={"Idempotency-Key": user_id})
+    await appears(http, f"/users/{user_id}")
+    again = await http.post(f"/users/{user_id}/orders", json=TEA, headers=order_key)
+    placed = await appears(http, sent.headers["location"], status="placed")
+    user = await appears(http, f"/users/{user_id}", orders_placed=1)
+
+    assert rejected["reason"] == "unknown_user"
+    assert again.headers["location"] == sent.headers["location"]
+    assert placed["reason"] is None
+    assert user["orders_placed"] == 1
+
+
+async def test_another_order_under_a_known_id_is_a_dead_letter_that_an_operator_reads(
+    landscape: Landscape, http: httpx.AsyncClient
+) -> None:
+    await landscape.start("users", "orders", "gateway")
+    user_id, order_key = await registered(http), {"Idempotency-Key": str(uuid4())}
+    sent = await http.post(f"/users/{user_id}/orders", json=TEA, headers=order_key)
+    await appears(http, sent.headers["location"], status="placed")
+
+    await http.post(f"/users/{user_id}/orders", json={**TEA, "total_cents": 1}, headers=order_key)
     async with open_operator(landscape.settings, OPERATOR) as operator:
         letters: list[DeadLetter] = []
 
@@ -92,19 +113,15 @@ async def test_an_order_of_an_unknown_user_is_rejected_and_can_be_replayed(
 
         await eventually(is_dead, what="the dead letter was there")
         letter = letters[0]
-        await http.post("/users", json=ADA, headers={"Idempotency-Key": user_id})
-        await appears(http, f"/users/{user_id}")
-        report = await operator.dead_letters.replay("orders", reason="the user exists now")
-        placed = await appears(http, sent.headers["location"], status="placed")
+        report = await operator.dead_letters.discard("orders", Selection(), reason="not the same order")
         left = await operator.dead_letters.list("orders")
 
-    assert rejected["reason"] == "unknown_user"
+    order_id = sent.json()["id"]
     assert letter.is_verified
-    assert letter.fault.reason == f"unknown_user: user {user_id} is not registered"
+    assert letter.fault.reason == f"order {order_id} exists with other content"
     assert letter.fault.attempts == 1
-    assert letter.payload == {"order_id": sent.json()["id"], "user_id": user_id, **TEA}
-    assert (report.replayed, report.failed) == (1, 0)
-    assert placed["reason"] is None
+    assert letter.payload == {"order_id": order_id, "user_id": user_id, **TEA, "total_cents": 1}
+    assert report.discarded == 1
     assert left == []
 
 

@@ -4,10 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Index, Integer, MetaData, Table, func, select, text
+from sqlalchemy import Column, Index, Integer, MetaData, Table, func, inspect, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging import ConfigurationError
-from services.database import create_tables, insert_new, open_database
+from services.database import create_tables, insert_new, open_database, open_store
 
 metadata = MetaData()
 things = Table("things", metadata, Column("id", Integer, primary_key=True), Column("word", Integer))
@@ -24,11 +25,25 @@ async def test_replicas_may_make_the_tables_at_once(database_url: str) -> None:
             group.create_task(replica())
 
 
+async def test_replicas_may_open_their_store_at_once_and_find_all_tables(database_url: str) -> None:
+    async def replica() -> None:
+        async with open_store(database_url, metadata):
+            pass
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(replica())
+
+    async with open_database(database_url) as engine, engine.connect() as connection:
+        names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+    assert {"things", "messaging_inbox", "messaging_outbox", "messaging_store_version"} <= set(names)
+
+
 async def test_making_the_tables_again_keeps_their_rows(database_url: str) -> None:
     async with open_database(database_url) as engine:
         await create_tables(engine, metadata)
-        async with engine.begin() as connection:
-            await insert_new(connection, things, {"id": 1, "word": 1})
+        async with AsyncSession(engine) as session, session.begin():
+            await insert_new(session, things, {"id": 1, "word": 1})
 
         await create_tables(engine, metadata)
 
@@ -41,8 +56,8 @@ async def test_of_concurrent_inserts_of_one_key_exactly_one_is_new(database_url:
         await create_tables(engine, metadata)
 
         async def insert(word: int) -> bool:
-            async with engine.begin() as connection:
-                return await insert_new(connection, things, {"id": 1, "word": word})
+            async with AsyncSession(engine) as session, session.begin():
+                return await insert_new(session, things, {"id": 1, "word": word})
 
         async with asyncio.timeout(30):
             outcomes = await asyncio.gather(*(insert(word) for word in range(20)))
@@ -55,8 +70,8 @@ async def test_writers_of_two_processes_wait_for_one_another(database_url: str) 
         await create_tables(one, metadata)
 
         async def insert(number: int) -> bool:
-            async with (one if number % 2 else other).begin() as connection:
-                return await insert_new(connection, things, {"id": number, "word": number})
+            async with AsyncSession(one if number % 2 else other) as session, session.begin():
+                return await insert_new(session, things, {"id": number, "word": number})
 
         async with asyncio.timeout(60):
             outcomes = await asyncio.gather(*(insert(number) for number in range(100)))

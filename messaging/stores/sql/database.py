@@ -89,12 +89,18 @@ class Database:
         finally:
             self.release_writer()
 
-    async def create_tables(self) -> None:
-        """Make the tables that are missing; several replicas may do so at once."""
+    @asynccontextmanager
+    async def changing_tables(self) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction that makes or changes tables, one replica after the other; see `writing`."""
         async with self.writing() as connection:
             if not self.is_sqlite:
                 # IF NOT EXISTS alone still fails when two sessions make the same table at once.
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+            yield connection
+
+    async def create_tables(self) -> None:
+        """Make the tables that are missing; several replicas may do so at once."""
+        async with self.changing_tables() as connection:
             for table in metadata.sorted_tables:
                 await connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:

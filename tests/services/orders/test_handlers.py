@@ -1,6 +1,7 @@
 """The orders service on a fixed clock, with the real users service or one in trouble beside it."""
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -21,6 +22,7 @@ from services.orders.contract import (
 from services.orders.handlers import place_order
 from services.orders.service import create
 from services.orders.settings import OrdersSettings
+from services.orders.store import OrderStore
 from services.users.contract import GetUser, RegisterUser, UserNotFound, UserView
 from services.users.handlers import get_user
 from services.users.service import create as create_users
@@ -95,19 +97,16 @@ async def test_an_order_of_an_unknown_user_is_rejected_at_once_and_told(
     async with Harness(orders, users, gateway) as h:
         await h.send(order, sender="gateway")
         await h.settled()
-        (letter,) = h.dead("orders")
         view = await h.request(GetOrder(order_id=order.order_id), sender="gateway")
 
         rejected = OrderRejected(order_id=order.order_id, user_id=order.user_id, reason=RejectReason.UNKNOWN_USER)
         assert h.published == [rejected]
+        assert h.dead("orders") == []
 
-    assert letter.fault.attempts == 1
-    assert letter.fault.reason == f"unknown_user: user {order.user_id} is not registered"
-    assert [cause.error for cause in letter.fault.chain] == ["users.user_not_found"]
     assert (view.status, view.reason) == (OrderStatus.REJECTED, RejectReason.UNKNOWN_USER)
 
 
-async def test_a_rejected_order_is_placed_by_a_replay_once_the_user_exists(
+async def test_a_rejected_order_is_placed_by_a_later_command_once_the_user_exists(
     orders: Service, users: Service, gateway: Service
 ) -> None:
     order = tea(uuid4())
@@ -116,15 +115,54 @@ async def test_a_rejected_order_is_placed_by_a_replay_once_the_user_exists(
         await h.send(order, sender="gateway")
         await h.settled()
         await register(h, order.user_id)
-        report = await h.replay("orders", reason="the user exists now")
+        await h.send(order, sender="gateway")
+        await h.settled()
+        view = await h.request(GetOrder(order_id=order.order_id), sender="gateway")
+
+        assert h.published == [placed(order)]
+
+    assert (view.status, view.reason) == (OrderStatus.PLACED, None)
+
+
+async def test_a_failure_after_the_rejection_takes_back_what_was_recorded_and_told(
+    orders: Service, users: Service, gateway: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = tea(uuid4())
+    recorded = OrderStore.reject
+
+    async def reject_and_break(self: OrderStore, order: PlaceOrder, reason: RejectReason, *, at: datetime) -> None:
+        await recorded(self, order, reason, at=at)
+        raise ConnectionError("the line is cut")
+
+    async with Harness(orders, users, gateway) as h:
+        monkeypatch.setattr(OrderStore, "reject", reject_and_break)
+        await h.send(order, sender="gateway")
+        await h.settled()
+        with pytest.raises(OrderNotFound):
+            await h.request(GetOrder(order_id=order.order_id), sender="gateway")
+
+        assert h.published == []
+
+
+async def test_a_failed_order_is_a_dead_letter_and_its_replay_places_it_once(
+    orders: Service, users: Service, gateway: Service
+) -> None:
+    async with Harness(orders, users, gateway) as h:
+        order = tea(await register(h))
+        with h.failing(get_user, ConnectionError, times=7):
+            await h.send(order, sender="gateway")
+            await h.advance(WHOLE_LADDER_S)
+        (letter,) = h.dead("orders")
+        report = await h.replay("orders", reason="users is well again")
         await h.settled()
         view = await h.request(GetOrder(order_id=order.order_id), sender="gateway")
 
         assert h.published == [placed(order)]
         assert h.dead("orders") == []
 
+    assert letter.fault.attempts == 7
     assert (report.replayed, report.failed) == (1, 0)
-    assert (view.status, view.reason) == (OrderStatus.PLACED, None)
+    assert view.status == OrderStatus.PLACED
 
 
 async def test_a_repeated_command_places_once_and_does_not_ask_again(

@@ -6,18 +6,27 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from services.database import create_tables, open_database
 from services.orders.contract import OrderNotFound, OrderStatus, PlaceOrder, RejectReason
-from services.orders.store import OrderConflictError, OrderStore
+from services.orders.store import OrderConflictError, OrderStore, metadata
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 UNKNOWN = RejectReason.UNKNOWN_USER
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[OrderStore]:
-    async with OrderStore.open(database_url) as opened:
-        yield opened
+async def database(database_url: str) -> AsyncIterator[AsyncEngine]:
+    async with open_database(database_url) as engine:
+        await create_tables(engine, metadata)
+        yield engine
+
+
+@pytest.fixture
+async def store(database: AsyncEngine) -> AsyncIterator[OrderStore]:
+    async with AsyncSession(database) as session, session.begin():
+        yield OrderStore(session)
 
 
 def tea(user_id: UUID | None = None) -> PlaceOrder:
@@ -91,10 +100,14 @@ async def test_another_order_under_the_same_id_is_a_conflict(store: OrderStore, 
     assert (await store.get(order.order_id)).item == order.item
 
 
-async def test_concurrent_repetitions_place_once(store: OrderStore) -> None:
+async def test_concurrent_repetitions_place_once(database: AsyncEngine, store: OrderStore) -> None:
     order = tea()
 
-    await asyncio.gather(*(store.place(order, at=NOW) for _ in range(10)))
+    async def place() -> None:
+        async with AsyncSession(database) as session, session.begin():
+            await OrderStore(session).place(order, at=NOW)
+
+    await asyncio.gather(*(place() for _ in range(10)))
 
     assert len(await store.of_user(order.user_id, limit=10)) == 1
 

@@ -6,17 +6,26 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from services.database import create_tables, open_database
 from services.users.contract import RegisterUser, UserNotFound
-from services.users.store import UserConflictError, UserStore
+from services.users.store import UserConflictError, UserStore, metadata
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[UserStore]:
-    async with UserStore.open(database_url) as opened:
-        yield opened
+async def database(database_url: str) -> AsyncIterator[AsyncEngine]:
+    async with open_database(database_url) as engine:
+        await create_tables(engine, metadata)
+        yield engine
+
+
+@pytest.fixture
+async def store(database: AsyncEngine) -> AsyncIterator[UserStore]:
+    async with AsyncSession(database) as session, session.begin():
+        yield UserStore(session)
 
 
 def ada() -> RegisterUser:
@@ -62,10 +71,14 @@ async def test_another_user_under_the_same_id_is_a_conflict(store: UserStore) ->
     assert (await store.get(user.user_id)).email == user.email
 
 
-async def test_concurrent_repetitions_register_once(store: UserStore) -> None:
+async def test_concurrent_repetitions_register_once(database: AsyncEngine, store: UserStore) -> None:
     user = ada()
 
-    await asyncio.gather(*(store.register(user, at=NOW) for _ in range(10)))
+    async def register() -> None:
+        async with AsyncSession(database) as session, session.begin():
+            await UserStore(session).register(user, at=NOW)
+
+    await asyncio.gather(*(register() for _ in range(10)))
 
     assert (await store.get(user.user_id)).name == user.name
 
@@ -85,8 +98,9 @@ async def test_an_order_counts_once_and_for_its_user_only(store: UserStore) -> N
 
 async def test_users_survive_a_restart(database_url: str) -> None:
     user = ada()
-    async with UserStore.open(database_url) as first:
-        await first.register(user, at=NOW)
+    async with open_database(database_url) as first, AsyncSession(first) as session, session.begin():
+        await create_tables(first, metadata)
+        await UserStore(session).register(user, at=NOW)
 
-    async with UserStore.open(database_url) as second:
-        assert (await second.get(user.user_id)).name == user.name
+    async with open_database(database_url) as second, AsyncSession(second) as session:
+        assert (await UserStore(session).get(user.user_id)).name == user.name

@@ -11,6 +11,8 @@ from alembic.config import Config
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from messaging.stores.sql.database import Database
+
 __all__ = ["VERSION_TABLE", "config_for", "migrate"]
 
 VERSION_TABLE = "messaging_store_version"
@@ -25,11 +27,14 @@ def config_for(connection: Connection | None = None) -> Config:
 
 
 async def migrate(engine: AsyncEngine, *, to: str = "head") -> None:
-    """Bring the tables to a version; what is there already stays.
+    """Bring the tables to a version; what is there already stays. Several replicas may do so at once.
 
     Args:
         engine: The database.
         to: An Alembic version, `head` for the newest.
+
+    Raises:
+        StoreUnavailableError: the database cannot be reached or does not answer.
     """
-    async with engine.begin() as connection:
+    async with Database(engine).changing_tables() as connection:
         await connection.run_sync(lambda sync: command.upgrade(config_for(sync), to))
