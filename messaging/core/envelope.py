@@ -27,6 +27,9 @@ class Kind(IntEnum):
     FAULT = 5
     REPLAY = 6
 
+    # Kinds are part of keys that every message looks up; that of `Enum` is written in Python and hashes the name.
+    __hash__ = int.__hash__
+
     @property
     def word(self) -> str:
         """The kind in lower case, as policy rules and logs write it."""

@@ -91,7 +91,11 @@ class Handling:
         seen, delivery = self.verified, self.delivery
         if seen is None or seen.body != delivery.body:
             return False
-        return delivery.type not in {None, seen.type} or delivery.message_id not in {None, seen.id.hex}
+        label, claimed_id = delivery.type, delivery.message_id
+        # Bytes are compared as text: an id need not become an object to be looked at.
+        return (label is not None and label != seen.type) or (
+            claimed_id is not None and claimed_id != seen.header.mid.hex()
+        )
 
     def described(self) -> dict[str, object]:
         """Return what logs may say of it: nothing that was not verified."""

@@ -30,6 +30,7 @@ from messaging.errors import (
 )
 from messaging.runtime.replies import Replies
 from messaging.runtime.signing import TickSigner
+from messaging.runtime.steps import steps_are_logged
 from messaging.security.seal import Sealer, Unsigned
 from messaging.security.verified import ExpectedReply
 from messaging.stores.base import Outgoing
@@ -279,13 +280,14 @@ class Publisher:
         out = await self._signed(envelope, unsigned, key=key)
         timeout_s = self._limits.publish_timeout_s if timeout_s is None else timeout_s
         await self._transport.publish(out.sealed, out.route, out.label, timeout_s=timeout_s)
-        log.debug(
-            "message.published",
-            kind=envelope.kind.word,
-            message_name=envelope.name,
-            message_id=str(envelope.id),
-            correlation_id=str(envelope.correlation_id),
-        )
+        if steps_are_logged():
+            log.debug(
+                "message.published",
+                kind=envelope.kind.word,
+                message_name=envelope.name,
+                message_id=str(envelope.id),
+                correlation_id=str(envelope.correlation_id),
+            )
 
     async def _signed(self, envelope: Envelope, unsigned: Unsigned, *, key: str) -> Outgoing:
         sealed = await self._signer.sign(unsigned)

@@ -21,6 +21,7 @@ from messaging.runtime.handling import Handling, Part
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.rate import RateLimit
 from messaging.runtime.router import FIRST_RUNG_MS
+from messaging.runtime.steps import steps_are_logged
 from messaging.security.content import pack_fault
 from messaging.security.suite import fault_id
 from messaging.security.verified import Verified
@@ -134,10 +135,10 @@ class Settler:
             # What failed may run again when its caller asks again.
             await self._release(handling)
         self._count("handled")
-        if handling.fault is None:
-            log.debug("delivery.handled", **handling.described())
-        else:
+        if handling.fault is not None:
             log.warning("request.failed", **handling.described(), error=handling.fault.error)
+        elif steps_are_logged():
+            log.debug("delivery.handled", **handling.described())
 
     async def _reply(self, handling: Handling, payload: bytes) -> None:
         if handling.envelope is None or handling.verified is None:

@@ -7,7 +7,7 @@ process that was stopped and wakes up late does no harm.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from messaging.core.inbox import Decision, Replaying, RowState
@@ -64,9 +64,8 @@ class Unit(Protocol):
         """Write a message into the outbox; it leaves once the transaction is committed."""
 
 
-@dataclass(frozen=True, slots=True)
-class InboxKey:
-    """Identifies one message for one service."""
+class InboxKey(NamedTuple):
+    """Identifies one message for one service; a tuple, because every delivery makes one and looks it up."""
 
     service: str
     sender: str

@@ -59,10 +59,13 @@ class MemoryInbox:
     async def reserve(self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float) -> Reservation:
         """Take a lease for a delivery if it may run."""
         row = self._rows.get(key)
+        if row is None:
+            # The usual case: nothing is known of it.
+            return self._lease(key, leaf, lease_s, expires_at_ms)
         decision = self._judge(row, leaf)
         if decision is not Decision.RUN:
             # Also for other bytes: a caller that repeats a request under its id seals it anew.
-            return Reservation(key=key, decision=decision, reply=None if row is None else row.reply)
+            return Reservation(key=key, decision=decision, reply=row.reply)
         return self._lease(key, leaf, lease_s, expires_at_ms)
 
     async def reserve_replay(
@@ -134,13 +137,16 @@ class MemoryInbox:
 
     def _lease(self, key: InboxKey, leaf: bytes, lease_s: float, expires_at_ms: int) -> Reservation:
         token = next(self._tokens)
+        previous = RowState.ABSENT
         before = self._rows.get(key)
-        seen = RowState.ABSENT if before is None else self._state_of(before)
-        previous = seen if seen in (RowState.DONE, RowState.FAILED) else RowState.ABSENT
-        self._forget(key)
-        self._evict()
-        until_s = self._ambient.monotonic_s() + lease_s
-        self._rows[key] = _Row(leaf, RowState.LEASED, token, until_s, expires_at_ms, previous)
+        if before is not None:
+            seen = self._state_of(before)
+            if seen is RowState.DONE or seen is RowState.FAILED:
+                previous = seen
+            self._forget(key)
+        now_s = self._ambient.monotonic_s()
+        self._evict(now_s)
+        self._rows[key] = _Row(leaf, RowState.LEASED, token, now_s + lease_s, expires_at_ms, previous)
         return Reservation(key=key, decision=Decision.RUN, token=token)
 
     def _settle(self, reservation: Reservation, state: RowState) -> bool:
@@ -169,12 +175,15 @@ class MemoryInbox:
             row.reply = reply
             self._reply_bytes += len(reply)
 
-    def _evict(self) -> None:
+    def _evict(self, now_s: float) -> None:
         """Make room for one row: drop what is too old or too many, oldest first; a live lease is never dropped."""
-        now = self._ambient.monotonic_s()
+        if len(self._rows) < self._max_ids:
+            oldest = next(iter(self._rows.values()), None)
+            if oldest is None or oldest.until_s > now_s:
+                return
         for key in list(islice(self._rows, _EVICTIONS_PER_ROW)):
             row = self._rows[key]
-            is_alive = row.until_s > now
+            is_alive = row.until_s > now_s
             if is_alive and len(self._rows) < self._max_ids:
                 return
             if is_alive and row.state is RowState.LEASED:

@@ -5,6 +5,8 @@ Nothing of the properties is decoded before somebody asks. They are a stranger's
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Final, Protocol
 
 import pamqp.exceptions
@@ -190,15 +192,19 @@ def short_property(header: bytes, wanted: int) -> str | None:
 
 def _position(header: bytes, flags: int, wanted: int) -> int:
     at = _PROPERTIES_AT
-    for flag, size in _ORDER:
-        if flag == wanted:
-            break
-        if flags & flag:
-            if size is None:
-                at += 1 + header[at]
-            else:
-                at += size or 4 + int.from_bytes(header[at : at + 4], "big")
+    for size in _passed_over(flags, wanted):
+        if size is None:
+            at += 1 + header[at]
+        else:
+            at += size or 4 + int.from_bytes(header[at : at + 4], "big")
     return at
+
+
+@lru_cache(maxsize=256)
+def _passed_over(flags: int, wanted: int) -> tuple[int | None, ...]:
+    # Messages of one sender carry the same properties, so this is found out once for each kind of them.
+    before = takewhile(lambda entry: entry[0] != wanted, _ORDER)
+    return tuple(size for flag, size in before if flags & flag)
 
 
 def _short_at(header: bytes, at: int) -> str:
