@@ -30,6 +30,7 @@ from messaging.runtime.trust_lag import TrustLag
 from messaging.security.content import split_fault
 from messaging.security.verified import Verified
 from messaging.stores.base import Inbox, InboxKey, StoreUnavailableError
+from messaging.transports.deadlines import Deadlines
 
 __all__ = ["Consumer", "GivenBack"]
 
@@ -78,6 +79,7 @@ class Consumer:
         self._outlets = outlets
         self._retry = retry
         self._timeout_s = timeout_s
+        self._deadlines = Deadlines()
         self._calls = {handler.key: wrap(around(handler), middleware) for handler in router.handlers}
         self._lagging = parts.lagging
         self._lag = TrustLag(parts.trust, ambient=parts.ambient)
@@ -300,10 +302,10 @@ class Consumer:
         )
         timeout_s = handler.timeout_s or self._timeout_s
         try:
-            async with asyncio.timeout(timeout_s) as deadline:
+            with self._deadlines.of_task(timeout_s) as deadline:
                 return await self._calls[handler.key](message, context)
         except TimeoutError as error:
-            if deadline.expired():
+            if deadline.is_over:
                 raise TimeoutError(f"the handler took longer than {timeout_s:g} s") from error
             raise
         except asyncio.CancelledError as error:

@@ -3,7 +3,6 @@
 Every call has a deadline. A command that reaches no queue is `UnroutableError`; an event that nobody hears is no error.
 """
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from messaging.security.seal import Sealer, Unsigned
 from messaging.security.verified import ExpectedReply
 from messaging.stores.base import Outgoing
 from messaging.transports.base import Transport
+from messaging.transports.deadlines import Deadlines
 
 __all__ = ["Limits", "Publisher", "Staged"]
 
@@ -84,6 +84,7 @@ class Publisher:
         self._replies = replies
         self._limits = limits
         self._on_published = on_published
+        self._deadlines = Deadlines()
 
     async def send(
         self,
@@ -170,7 +171,7 @@ class Publisher:
         envelope = self._envelope(request, Kind.REQUEST, cause, message_id, deadline_s)
         contract = contract_of(request)
         try:
-            async with asyncio.timeout(deadline_s):
+            with self._deadlines.of_task(deadline_s):
                 answer = await self._exchange(envelope, deadline_s)
         except (TimeoutError, PublishNotConfirmedError) as error:
             log.warning("request.timed_out", message_name=envelope.name, message_id=str(envelope.id))

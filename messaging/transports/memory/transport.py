@@ -27,6 +27,7 @@ from messaging.errors import (
     UnroutableError,
 )
 from messaging.transports.base import Delivery, LinkState, QueueDepth, TransportState
+from messaging.transports.deadlines import Deadlines
 from messaging.transports.memory.broker import MemoryBroker, Receipt
 from messaging.transports.memory.consumer import MemorySubscription, headers_of
 from messaging.transports.memory.link import LinkEndedError, MemoryLink
@@ -58,6 +59,7 @@ class MemoryTransport:
         self._subscriptions: list[MemorySubscription] = []
         self._dropped_acks = 0
         self._problem: str | None = None
+        self._deadlines = Deadlines()
 
     @property
     def state(self) -> TransportState:
@@ -122,7 +124,7 @@ class MemoryTransport:
                 f"{len(parcel.body)}; send less, or a reference to where it is stored"
             )
         try:
-            async with asyncio.timeout(timeout_s):
+            with self._deadlines.of_task(timeout_s):
                 receipt = await self._confirmed(parcel)
         except TimeoutError as exc:
             raise PublishNotConfirmedError(
