@@ -1,7 +1,8 @@
 """The values that several adapters share: sealed bytes, where they go, and what the broker may see beside them."""
 
-from dataclasses import dataclass
 from typing import NewType
+
+from messaging.core.values import value
 
 __all__ = ["Label", "Route", "Sealed"]
 
@@ -9,7 +10,7 @@ Sealed = NewType("Sealed", bytes)
 """The bytes of one sealed message (docs/spec.md). Only `security.seal` makes them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Route:
     """Where a message goes.
 
@@ -28,7 +29,7 @@ class Route:
     expiration_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Label:
     """What is written beside the sealed bytes, in clear and unsigned: for people and for counting, never for trust.
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from messaging.core.inbox import Decision, Replaying, RowState
 from messaging.core.sealed import Label, Route, Sealed
+from messaging.core.values import value
 from messaging.errors import MessagingError
 
 __all__ = [
@@ -33,7 +34,7 @@ class StoreUnavailableError(MessagingError):
     transient = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Outgoing:
     """A sealed message on its way out."""
 
@@ -72,7 +73,7 @@ class InboxKey(NamedTuple):
     message_id: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Reservation:
     """What the inbox answered.
 

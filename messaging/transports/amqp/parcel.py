@@ -5,13 +5,13 @@ unset one for 4, and quorum queues there have two priorities.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Self
 from uuid import UUID
 
 import aiormq
 
 from messaging.core.sealed import Label, Route
+from messaging.core.values import value
 
 __all__ = ["CONTENT_TYPE", "PERSISTENT", "TRANSIENT", "Parcel"]
 
@@ -20,7 +20,7 @@ PERSISTENT: Final = 2
 TRANSIENT: Final = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Parcel:
     """One message as it goes out. The same parcel may be sent again: its bytes never change."""
 

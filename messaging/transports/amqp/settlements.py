@@ -5,8 +5,9 @@ worth 18 to 52 % of throughput. What is given back goes out alone and before the
 `multiple` acknowledges everything up to its tag that is still open.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+from messaging.core.values import value
 
 __all__ = ["How", "Settlement", "Settlements"]
 
@@ -19,7 +20,7 @@ class How(Enum):
     GIVE_BACK = "give_back"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settlement:
     """One frame: tag, what happened, and how many deliveries it speaks of."""
 

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from messaging.core.topology import SINGLE_ACTIVE, Argument
+from messaging.core.values import value
 from messaging.errors import TopologyConflictError
 from messaging.transports.base import Death
 
 __all__ = ["Entry", "Limits", "Parcel"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Parcel:
     """One published message with its properties.
 
