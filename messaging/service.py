@@ -38,10 +38,11 @@ from messaging.runtime.router import Router
 from messaging.runtime.seams import Seams
 from messaging.runtime.sending import Sending
 from messaging.runtime.tasks import Tasks
+from messaging.runtime.trust_record import TrustRecord
 from messaging.runtime.trust_watch import watch_trust
 from messaging.settings import Settings
 from messaging.stores.base import Store
-from messaging.stores.memory import MemoryInbox
+from messaging.stores.memory import MemoryInbox, MemorySeenBundles
 from messaging.transports.base import LinkState, TransportState
 from messaging.transports.memory import MemoryBroker
 
@@ -96,6 +97,7 @@ class Service(Sending, Router):
         self._engine: Engine | None = None
         self._stack: AsyncExitStack | None = None
         self._is_stopping = False
+        self._seen_bundles = MemorySeenBundles()
 
     # ---- lifecycle
 
@@ -110,12 +112,13 @@ class Service(Sending, Router):
         """Connect and consume.
 
         Args:
-            wait_forever: Wait for the broker as long as it takes, with a warning every 5 s.
+            wait_forever: Wait for broker and store as long as it takes, with a warning every 5 s.
             seams: What a test harness replaces.
 
         Raises:
             ConfigurationError: settings, keys, trust or handlers do not fit together.
             ConnectionLostError: no broker within `connect_timeout_s`.
+            StoreUnavailableError: no answer from the store, which remembers the newest trust bundle.
         """
         if self._parts is not None:
             raise ConfigurationError(f"service {self.name!r} runs already")
@@ -138,17 +141,24 @@ class Service(Sending, Router):
             stack.push_async_callback(parts.transport.aclose)
             await parts.transport.connect()
             await parts.transport.declare(parts.names.of_service(self.name, subscriptions))
+            record = TrustRecord(parts.trust)
             watch = Tasks()
             stack.push_async_callback(watch.cancel)
             bundle = trust_file(settings)
             if bundle is not None:
-                watching = watch_trust(parts.trust, bundle, poll_s=settings.trust_poll_s, lagging=parts.lagging)
+                watching = watch_trust(
+                    parts.trust, bundle, poll_s=settings.trust_poll_s, lagging=parts.lagging, record=record
+                )
                 watch.spawn(watching, name=f"{self.name} trust")
             self._parts = parts
             stack.push_async_callback(parts.replies.aclose)
             opened = None if self._lifespan is None else await stack.enter_async_context(self._lifespan(self))
             resources = listed(opened)
-            engine = self._engine_of(parts, settings, seams, store_among(self._store, resources))
+            store = store_among(self._store, resources)
+            if bundle is not None:
+                seen = self._seen_bundles if store is None else store.seen_bundles(self.name)
+                await record.begin(seen, wait_forever=wait_forever)
+            engine = self._engine_of(parts, settings, seams, store)
             stack.push_async_callback(self._drain, engine)
             await engine.start(resources)
             self._engine = engine

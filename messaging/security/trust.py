@@ -114,14 +114,9 @@ class TrustStore:
         bundle = verify_bundle(raw, roots=keyring.roots, threshold=keyring.threshold, realm=keyring.realm)
         lowest = self._minimum_version if self._current is None else self._current.version
         if bundle.version < lowest:
-            raise ConfigurationError(
-                f"trust bundle version {bundle.version} is older than version {lowest}, which was in force before; "
-                "install the newest one"
-            )
+            raise _older(bundle.version, lowest)
         if self._current is not None and bundle.version == lowest and bundle.generation != self._current.generation:
-            raise ConfigurationError(
-                f"two different trust bundles have version {lowest}; sign the newer one with version {lowest + 1}"
-            )
+            raise _two_of(lowest)
         if self._ambient.now_ms() > bundle.expires_at_ms + GRACE_MS:
             raise ConfigurationError(
                 f"trust bundle version {bundle.version} is expired for more than a day; install a newer one"
@@ -130,6 +125,22 @@ class TrustStore:
             self._settling.take(bundle, after=self._current)
             self._current = bundle
         return bundle
+
+    def check_seen(self, version: int, digest: bytes) -> None:
+        """Compare the bundle in force with the newest one that is remembered from earlier runs.
+
+        Args:
+            version: Its version.
+            digest: Its generation.
+
+        Raises:
+            ConfigurationError: The one in force is older, or has that version with other bytes.
+        """
+        bundle = self.current
+        if bundle.version < version:
+            raise _older(bundle.version, version)
+        if bundle.version == version and bundle.generation != digest:
+            raise _two_of(version)
 
     def reload(self, path: Path) -> bool:
         """Read the file again.
@@ -155,6 +166,19 @@ def open_trust(keyring: Keyring, path: Path, *, ambient: Ambient, minimum_versio
     store.reload(path)
     check_keyring(keyring, store.current)
     return store
+
+
+def _older(version: int, lowest: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"trust bundle version {version} is older than version {lowest}, which was in force before; "
+        "install the newest one"
+    )
+
+
+def _two_of(version: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"two different trust bundles have version {version}; sign the newer one with version {version + 1}"
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -22,6 +22,8 @@ __all__ = [
     "Outbox",
     "Outgoing",
     "Reservation",
+    "SeenBundle",
+    "SeenBundles",
     "Store",
     "StoreUnavailableError",
     "Unit",
@@ -165,6 +167,29 @@ class Outbox(Protocol):
         """Return how many rows wait and how many are parked."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenBundle:
+    """A trust bundle that was in force.
+
+    Attributes:
+        version: Its version.
+        digest: Digest of its content, 32 bytes.
+    """
+
+    version: int
+    digest: bytes
+
+
+class SeenBundles(Protocol):
+    """The newest trust bundle that one service has ever used, so that a restart cannot be given an older one."""
+
+    async def newest(self, realm: str) -> SeenBundle | None:
+        """Return the newest one of a realm; None when the service never used any."""
+
+    async def record(self, realm: str, seen: SeenBundle) -> None:
+        """Remember a bundle, unless one of that version or a newer one is remembered already."""
+
+
 @runtime_checkable
 class Store(Protocol):
     """A durable inbox with its outboxes."""
@@ -179,6 +204,9 @@ class Store(Protocol):
 
     def outbox(self, service: str) -> Outbox:
         """Return the outbox of a service."""
+
+    def seen_bundles(self, service: str) -> SeenBundles:
+        """Return what a service remembers of the trust bundles that it used."""
 
     async def purge(self) -> int:
         """Remove rows whose message can no longer run; returns how many."""

@@ -11,9 +11,9 @@ from typing import Final
 
 from messaging.core.ambient import Ambient
 from messaging.core.inbox import Decision, Replaying, RowState, judge
-from messaging.stores.base import InboxKey, Reservation
+from messaging.stores.base import InboxKey, Reservation, SeenBundle
 
-__all__ = ["MemoryInbox"]
+__all__ = ["MemoryInbox", "MemorySeenBundles"]
 
 KEPT_REPLIES_MAX_BYTES: Final = 32 * 1024 * 1024
 # How many old rows one new row may push out: more than one, so that a full table shrinks, bounded, so that no single
@@ -195,3 +195,20 @@ class MemoryInbox:
         row = self._rows.pop(key, None)
         if row is not None and row.reply is not None:
             self._reply_bytes -= len(row.reply)
+
+
+class MemorySeenBundles:
+    """Remembers trust bundles from one start to the next in one process; see `SeenBundles` for the methods."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, SeenBundle] = {}
+
+    async def newest(self, realm: str) -> SeenBundle | None:
+        """Return the newest one of a realm."""
+        return self._newest.get(realm)
+
+    async def record(self, realm: str, seen: SeenBundle) -> None:
+        """Remember a bundle, unless it is older than or as old as what is remembered."""
+        known = self._newest.get(realm)
+        if known is None or known.version < seen.version:
+            self._newest[realm] = seen

@@ -130,3 +130,15 @@ def test_opening_compares_the_keyring_with_the_bundle(realm: Realm, tmp_path: Pa
     assert store.current.version == 3
     with pytest.raises(ConfigurationError, match="lacks key"):
         open_trust(realm.new_keyring("orders"), path, ambient=realm.clock.ambient)
+
+
+def test_the_bundle_in_force_is_compared_with_what_earlier_runs_had(realm: Realm) -> None:
+    store = realm.stores["orders"]
+    current = store.current
+
+    store.check_seen(current.version, current.generation)
+    store.check_seen(current.version - 1, b"another")
+    with pytest.raises(ConfigurationError, match="version 2 is older than version 3"):
+        store.check_seen(current.version + 1, current.generation)
+    with pytest.raises(ConfigurationError, match="two different trust bundles"):
+        store.check_seen(current.version, b"another")

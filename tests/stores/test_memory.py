@@ -6,8 +6,8 @@ import pytest
 
 from messaging.core.inbox import Decision, Replaying, RowState
 from messaging.stores import memory
-from messaging.stores.base import InboxKey, Reservation
-from messaging.stores.memory import MemoryInbox
+from messaging.stores.base import InboxKey, Reservation, SeenBundle
+from messaging.stores.memory import MemoryInbox, MemorySeenBundles
 from messaging.testing.clock import FixedClock
 
 LEAF, OTHER_LEAF, OUTER_LEAF = b"a" * 32, b"b" * 32, b"c" * 32
@@ -380,3 +380,16 @@ async def test_aged_rows_go_although_there_is_room(rig: Rig) -> None:
     await rig.deliver(9)
 
     assert len(rig.inbox) == 1
+
+
+async def test_the_newest_trust_bundle_is_remembered() -> None:
+    seen = MemorySeenBundles()
+    bundles = [SeenBundle(version=version, digest=bytes([version]) * 32) for version in (3, 4, 2)]
+
+    before = await seen.newest("prod")
+    for bundle in (*bundles, SeenBundle(version=4, digest=b"x" * 32)):
+        await seen.record("prod", bundle)
+
+    assert before is None
+    assert await seen.newest("prod") == bundles[1]
+    assert await seen.newest("staging") is None

@@ -1,4 +1,4 @@
-"""The tables of the durable inbox and outbox. `metadata` may be included in an application's own.
+"""The tables of the durable inbox, outbox and trust record. `metadata` may be included in an application's own.
 
 Times are Unix milliseconds of the database's clock, so that replicas with different clocks agree.
 """
@@ -18,7 +18,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-__all__ = ["INBOX", "OUTBOX", "metadata"]
+__all__ = ["INBOX", "OUTBOX", "TRUST", "metadata"]
 
 metadata = MetaData()
 
@@ -59,4 +59,15 @@ OUTBOX = Table(
     Column("problem", Text, nullable=True),
     Column("is_parked", Boolean, nullable=False, default=False),
     Index("messaging_outbox_due", "service", "is_parked", "due_at_ms"),
+)
+
+# One row for each service: replicas of one that lags must not forbid another what it has never had.
+TRUST = Table(
+    "messaging_trust",
+    metadata,
+    Column("service", String(64), primary_key=True),
+    Column("realm", String(64), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("seen_at_ms", BigInteger, nullable=False),
 )

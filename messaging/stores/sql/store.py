@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from messaging.stores.sql.database import Database
 from messaging.stores.sql.inbox import SqlInbox
 from messaging.stores.sql.outbox import SqlOutbox
+from messaging.stores.sql.trust import SqlSeenBundles
 
 __all__ = ["SqlStore"]
 
@@ -36,6 +37,10 @@ class SqlStore:
     def outbox(self, service: str) -> SqlOutbox:
         """Return the outbox of a service."""
         return SqlOutbox(self._database, service)
+
+    def seen_bundles(self, service: str) -> SqlSeenBundles:
+        """Return what a service remembers of the trust bundles that it used."""
+        return SqlSeenBundles(self._database, service)
 
     async def create_tables(self) -> None:
         """Make the library's own tables where they are missing; `migrations` brings older ones up to date."""

@@ -3,7 +3,7 @@ from messaging.stores.sql.schema import INBOX, OUTBOX
 
 
 def test_the_tables_can_be_included_in_an_applications_own() -> None:
-    assert set(metadata.tables) == {"messaging_inbox", "messaging_outbox"}
+    assert set(metadata.tables) == {"messaging_inbox", "messaging_outbox", "messaging_trust"}
     assert all(table.metadata is metadata for table in (INBOX, OUTBOX))
 
 

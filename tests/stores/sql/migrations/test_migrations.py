@@ -50,4 +50,13 @@ async def test_a_downgrade_removes_the_tables(engine: AsyncEngine) -> None:
 
     async with engine.connect() as connection:
         names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
-    assert not {"messaging_inbox", "messaging_outbox"} & set(names)
+    assert not {"messaging_inbox", "messaging_outbox", "messaging_trust"} & set(names)
+
+
+async def test_tables_of_the_first_version_get_the_trust_record(engine: AsyncEngine) -> None:
+    await migrate(engine, to="0001")
+
+    await migrate(engine)
+
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
