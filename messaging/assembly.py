@@ -88,6 +88,7 @@ def build(
             publish_timeout_s=settings.publish_timeout_s,
             request_timeout_s=settings.request_timeout_s,
             lifetime_s=settings.lifetime_s,
+            signature_batch_max=settings.signature_batch_max,
         ),
         on_published=on_published,
     )

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
         namespace: First part of every exchange and queue; environments with different ones may share a vhost.
         publish_timeout_s, request_timeout_s, connect_timeout_s, handler_timeout_s, drain_timeout_s: Deadlines, seconds.
         prefetch: Unsettled deliveries per queue, which is also how many handlers run at once; 1 to 65535.
+        signature_batch_max: Most messages that share one signature; 1 signs every message alone; at most 128.
         lifetime_s: How long a message may wait before it is buried as expired, seconds.
         heartbeat_s: AMQP heartbeat, seconds.
         fast: Whether channels handle the frames of messages themselves; False leaves them to the client library.
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     # With it and all that comes after, a service that stops stays below the 30 s of Kubernetes and most supervisors.
     drain_timeout_s: float = Field(default=20.0, ge=0)
     prefetch: int = Field(default=64, ge=1, le=65_535)
+    signature_batch_max: int = Field(default=64, ge=1, le=128)
     lifetime_s: float = Field(default=7 * 24 * 3600.0, gt=0, le=30 * 24 * 3600.0)
     heartbeat_s: int = Field(default=10, ge=1, le=600)
     fast: bool = True

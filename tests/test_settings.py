@@ -40,6 +40,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("keys", "/etc/keys", Path("/etc/keys")),
         ("namespace", "staging", "staging"),
         ("prefetch", "8", 8),
+        ("signature_batch_max", "1", 1),
         ("handler_timeout_s", "0.5", 0.5),
         ("drain_timeout_s", "0", 0.0),
         ("allow_dev_keys", "1", True),
@@ -129,6 +130,8 @@ def test_another_address_is_refused_with_the_forms_that_are_taken(url: str) -> N
     [
         ({"prefetch": 0}, "settings: prefetch: Input should be greater than or equal to 1"),
         ({"prefetch": 65_536}, "prefetch"),
+        ({"signature_batch_max": 0}, "signature_batch_max"),
+        ({"signature_batch_max": 129}, "signature_batch_max"),
         ({"publish_timeout_s": 0}, "publish_timeout_s: Input should be greater than 0"),
         ({"request_timeout_s": -1}, "request_timeout_s"),
         ({"connect_timeout_s": 0}, "connect_timeout_s"),

@@ -28,7 +28,7 @@ from messaging.errors import (
     UnroutableError,
 )
 from messaging.runtime.replies import Replies
-from messaging.runtime.signing import TickSigner
+from messaging.runtime.signing import BATCH_MAX, TickSigner
 from messaging.runtime.steps import steps_are_logged
 from messaging.security.seal import Sealer, Unsigned
 from messaging.security.verified import ExpectedReply
@@ -45,11 +45,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Deadlines of what goes out, seconds."""
+    """Deadlines of what goes out, seconds, and how many messages may share a signature."""
 
     publish_timeout_s: float = 10.0
     request_timeout_s: float = 10.0
     lifetime_s: float = 7 * 24 * 3600.0
+    signature_batch_max: int = BATCH_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ class Publisher:
     ) -> None:
         self._sender = sender
         self._sealer = sealer
-        self._signer = TickSigner(sealer)
+        self._signer = TickSigner(sealer, batch_max=limits.signature_batch_max)
         self._transport = transport
         self._names = names
         self._ambient = ambient

@@ -11,13 +11,18 @@ from messaging.core.sealed import Sealed
 from messaging.errors import ConfigurationError, MessagingError
 from messaging.security.seal import Sealer, Unsigned
 
-__all__ = ["TickSigner"]
+__all__ = ["BATCH_MAX", "TickSigner"]
 
 BATCH_MAX: Final = 64
 
 
 class TickSigner:
-    """Signs what one service seals, in batches; never shared between services."""
+    """Signs what one service seals, in batches; never shared between services.
+
+    Args:
+        sealer: Signs.
+        batch_max: Most messages under one signature; 1 signs every message alone and at once.
+    """
 
     def __init__(self, sealer: Sealer, *, batch_max: int = BATCH_MAX) -> None:
         self._sealer = sealer

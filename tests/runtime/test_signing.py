@@ -1,16 +1,21 @@
 """One signature per tick: who shares it, who leaves it, and what happens when it cannot be made."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import pytest
 
+from messaging import Context, Request, Service, Settings
 from messaging.core.sealed import Sealed
 from messaging.errors import ConfigurationError
 from messaging.runtime.signing import TickSigner
 from messaging.security.outer import split_parts
 from messaging.security.seal import Sealer, Unsigned
+from messaging.transports.memory import MemoryBroker
+from messaging.transports.memory.broker import Receipt
+from messaging.transports.memory.parcel import Parcel
 from tests.support.realm import EVERY_KIND, Realm
+from tests.support.shop import CountOrders, OrderPlaced, PlaceOrder
 
 
 class CountingSealer(Sealer):
@@ -24,6 +29,53 @@ class CountingSealer(Sealer):
         if self.failure is not None:
             raise self.failure
         return super().sign(batch)
+
+
+class Greet(Request[str], name="users.greet"):
+    """A question that the service under test asks."""
+
+
+class WatchedBroker(MemoryBroker):
+    """The embedded broker; remembers each sealed message by its exchange."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, bytes]] = []
+
+    def publish(self, parcel: Parcel) -> Receipt:
+        self.seen.append((parcel.exchange, parcel.body))
+        return super().publish(parcel)
+
+
+class Shop:
+    """A service `orders` that can send everything at once when told, and its broker."""
+
+    def __init__(self, *, signature_batch_max: int = 64) -> None:
+        self.settings = Settings.development(signature_batch_max=signature_batch_max)
+        self.broker = WatchedBroker()
+        self.settings.shared(MemoryBroker, lambda: self.broker)
+        self.orders = Service("orders", self.settings)
+        self.told = asyncio.Event()
+        self.asked = asyncio.Event()
+
+        @self.orders.on_request(CountOrders)
+        async def count(request: CountOrders, context: Context) -> int:
+            self.asked.set()
+            await self.told.wait()
+            return 7
+
+        @self.orders.on_command(PlaceOrder)
+        async def place(command: PlaceOrder, context: Context) -> None:
+            """Be there, so that the command has somewhere to go."""
+
+    async def when_told(self, sending: Awaitable[object]) -> None:
+        """Wait for the word, then send."""
+        await self.told.wait()
+        await sending
+
+    def sizes(self) -> list[tuple[str, int]]:
+        """Return exchange and size of the batch of each message."""
+        return sorted((exchange, split_parts(body).size) for exchange, body in self.broker.seen)
 
 
 @pytest.fixture
@@ -141,3 +193,53 @@ async def test_a_defect_in_signing_leaves_nobody_waiting_and_is_reported(realm: 
 
     assert all(isinstance(result, ConfigurationError) for result in results)
     assert reported == [sealer.failure]
+
+
+async def everything_at_once(shop: Shop) -> None:
+    asker, hearer = Service("gateway", shop.settings), Service("users", shop.settings)
+
+    @hearer.on_event(OrderPlaced)
+    async def placed(event: OrderPlaced, context: Context) -> None:
+        """Hear it, so that it is sealed at all."""
+
+    @hearer.on_request(Greet)
+    async def greet(request: Greet, context: Context) -> str:
+        return "hello"
+
+    async with hearer, shop.orders, asker, asyncio.TaskGroup() as tasks:
+        # The first request declares the reply queue, which takes a while.
+        await shop.orders.request(Greet())
+        answer = tasks.create_task(asker.request(CountOrders()))
+        await shop.asked.wait()
+        tasks.create_task(shop.when_told(shop.orders.send(PlaceOrder(number=1))))
+        tasks.create_task(shop.when_told(shop.orders.publish(OrderPlaced(number=1))))
+        tasks.create_task(shop.when_told(shop.orders.request(Greet())))
+        await asyncio.sleep(0)
+        shop.broker.seen.clear()
+        shop.told.set()
+        assert await answer == 7
+
+
+async def test_command_event_request_and_reply_of_one_tick_share_one_signature() -> None:
+    shop = Shop()
+
+    await everything_at_once(shop)
+
+    of_orders = [size for size in shop.sizes() if size[1] > 1]
+    assert of_orders == [
+        ("messaging.commands", 4),
+        ("messaging.events", 4),
+        ("messaging.replies", 4),
+        ("messaging.requests", 4),
+    ]
+    signatures = {split_parts(body).signature for _, body in shop.broker.seen if split_parts(body).size == 4}
+    assert len(signatures) == 1
+
+
+async def test_with_batches_of_one_a_service_signs_each_message_alone() -> None:
+    shop = Shop(signature_batch_max=1)
+
+    await everything_at_once(shop)
+
+    assert {size for _, size in shop.sizes()} == {1}
+    assert len(shop.broker.seen) >= 4
