@@ -2,6 +2,7 @@
 
 BROKER ?= auto
 FUZZ_S ?= 300
+FUZZ ?= open hybrid bundle keyring
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
@@ -32,11 +33,13 @@ attacks: ## try every attack of the catalogue, on a real RabbitMQ too, and write
 	@$(MAKE) --no-print-directory -j2 setup broker
 	@$(PYTEST) -q tests/security/attacks tests/security/test_vectors.py tests/fuzz --attack-report docs/attacks.md
 
-fuzz: setup ## feed mutated bytes to the parsers, guided by coverage (FUZZ_S=300: seconds for each of the three)
-	@$(BIN)/python -m pip install --quiet 'atheris>=3,<4'
-	@for target in open bundle keyring; do \
+fuzz: setup ## feed mutated bytes to the parsers, guided by coverage (FUZZ_S=300: seconds for each of FUZZ="open hybrid bundle keyring")
+	@test -x build/fuzz-venv/bin/python || $(BIN)/python -m venv build/fuzz-venv
+	@build/fuzz-venv/bin/python -m pip install --quiet 'atheris>=3,<4'
+	@for target in $(FUZZ); do \
 		mkdir -p build/fuzz/$$target; \
-		$(BIN)/python -m tests.fuzz.fuzz_$$target -max_total_time=$(FUZZ_S) -max_len=4096 -print_final_stats=1 \
+		PYTHONPATH=.:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+			build/fuzz-venv/bin/python -m tests.fuzz.fuzz_$$target -max_total_time=$(FUZZ_S) -max_len=8192 -print_final_stats=1 \
 			-artifact_prefix=build/fuzz/$$target- build/fuzz/$$target tests/fuzz/corpus/$$target || exit 1; \
 	done
 

@@ -5,7 +5,7 @@ import pytest
 from messaging.security.bundle_format import verify_bundle
 from messaging.security.keyfile import decode_keyring
 from tests.fuzz.run import CORPUS
-from tests.fuzz.targets import ORDERS, PASSPHRASE, REALM, TARGETS, seeds
+from tests.fuzz.targets import CLASSIC, HYBRID, PASSPHRASE, REALM, TARGETS, seeds
 from tests.support.realm import EVERY_KIND
 
 pytestmark = pytest.mark.attack(68)
@@ -28,12 +28,16 @@ def test_the_first_inputs_of_a_fuzzer_break_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["command", "request", "replay"])
-def test_the_kept_messages_are_accepted_so_that_mutations_begin_deep(kind: str) -> None:
-    body = (CORPUS / "open" / f"whole-{kind}").read_bytes()[1:]
+@pytest.mark.parametrize("name", ["open", "hybrid"])
+def test_the_kept_messages_are_accepted_so_that_mutations_begin_deep(name: str, kind: str) -> None:
+    body = (CORPUS / name / f"whole-{kind}").read_bytes()[1:]
+    bench = {"open": CLASSIC, "hybrid": HYBRID}[name]
 
-    envelope = ORDERS.decrypt(ORDERS.verify(body, kinds=EVERY_KIND))
+    verified = bench.orders.verify(body, kinds=EVERY_KIND)
+    envelope = bench.orders.decrypt(verified)
 
     assert envelope.kind.word == kind
+    assert verified.header.address.suite == bench.suite
 
 
 def test_the_kept_bundle_and_key_files_are_accepted() -> None:

@@ -11,17 +11,13 @@ from hypothesis import strategies as st
 from messaging.security.outer import split_parts
 from tests.fuzz.targets import (
     BUNDLE,
-    COMMAND,
-    EVENT,
-    FAULT,
+    CLASSIC,
+    HYBRID,
     KEYRING,
-    REPLAY,
-    REPLY,
-    REQUEST,
     SEALED_KEYRING,
+    Bench,
     bundle_target,
     keyring_target,
-    open_target,
 )
 from tests.support.arena import Arena, GetOrder, OrderPlaced, PlaceOrder
 from tests.support.realm import resign
@@ -86,9 +82,7 @@ def test_arbitrary_bytes_are_refused(bodies: list[bytes], queue: tuple[str, str]
 
 @CALM
 @given(
-    chosen=st.lists(
-        st.tuples(st.sampled_from([COMMAND, REQUEST, EVENT, REPLY, REPLAY, FAULT]), edits), min_size=1, max_size=20
-    ),
+    chosen=st.lists(st.tuples(st.sampled_from(list(CLASSIC.whole.values())), edits), min_size=1, max_size=20),
     queue=QUEUES,
 )
 def test_mutated_messages_are_refused(chosen: list[tuple[bytes, list[Edit]]], queue: tuple[str, str]) -> None:
@@ -147,16 +141,18 @@ def test_payloads_of_any_shape_are_handled_or_buried(contents: list[bytes]) -> N
 
 
 @MANY
+@pytest.mark.parametrize("bench", [CLASSIC, HYBRID], ids=["suite 1", "suite 2"])
 @given(selector=st.integers(0, 6), raw=st.binary(max_size=1_000) | plain.map(msgpack.packb))
-def test_every_part_that_a_sender_could_make_is_read_or_refused(selector: int, raw: bytes) -> None:
-    open_target(bytes((selector,)) + raw)
+def test_every_part_that_a_sender_could_make_is_read_or_refused(bench: Bench, selector: int, raw: bytes) -> None:
+    bench.open(bytes((selector,)) + raw)
 
 
 @MANY
-@given(changes=edits, base=st.sampled_from([COMMAND, REQUEST, EVENT, REPLY, REPLAY, FAULT]))
-def test_mutated_messages_raise_nothing_but_refusals(changes: list[Edit], base: bytes) -> None:
-    open_target(b"\x00" + mutated(base, changes))
-    open_target(b"\x04" + mutated(base, changes))
+@pytest.mark.parametrize("bench", [CLASSIC, HYBRID], ids=["suite 1", "suite 2"])
+@given(changes=edits, kind=st.sampled_from(sorted(CLASSIC.whole)))
+def test_mutated_messages_raise_nothing_but_refusals(bench: Bench, changes: list[Edit], kind: str) -> None:
+    bench.open(b"\x00" + mutated(bench.whole[kind], changes))
+    bench.open(b"\x04" + mutated(bench.whole[kind], changes))
 
 
 @MANY
