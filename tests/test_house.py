@@ -53,12 +53,14 @@ WITHOUT_TWIN: Final[Mapping[str, str]] = {
     "messaging/stores/sql/migrations/env.py": "only Alembic runs it; tests/stores/sql/migrations runs Alembic",
     "messaging/stores/sql/migrations/versions/v0001_inbox_and_outbox.py": "the same",
     "messaging/stores/sql/migrations/versions/v0002_trust.py": "the same",
+    "messaging/stores/sql/migrations/versions/v0003_schedule.py": "the same",
 }
 BROAD_EXCEPT: Final[Mapping[str, str]] = {
     "messaging/cli/load.py": "a user's module may raise anything while it is imported; it is told in one line",
     "messaging/runtime/consumer.py": "anything a handler raises becomes a fault: the house's one place for that",
     "messaging/runtime/engine.py": "the purge must not end, or the inbox grows for ever",
     "messaging/runtime/relay.py": "the relay must not end, or what is committed stays for ever",
+    "messaging/runtime/schedules.py": "the loop must not end, or nothing is sent at its time any more",
     "messaging/transports/amqp/fast.py": "called in the socket's read: a taker's bug must not end the connection",
     "messaging/transports/amqp/splitter.py": "a stranger's bytes: whatever breaks, the connection ends with a reason",
 }

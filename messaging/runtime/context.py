@@ -7,6 +7,7 @@ from uuid import UUID
 
 from messaging.core.envelope import Envelope
 from messaging.core.message import Command, Event, Request
+from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
 
 __all__ = ["Context", "Outlet"]
@@ -26,6 +27,7 @@ class Outlet(Protocol):
         message_id: UUID | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
         """Send a command."""
 
@@ -37,6 +39,7 @@ class Outlet(Protocol):
         message_id: UUID | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
         """Publish an event."""
 
@@ -49,6 +52,9 @@ class Outlet(Protocol):
         timeout_s: float | None = None,
     ) -> R:
         """Ask and wait for the answer."""
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Take back what waits for its time."""
 
 
 class Context:
@@ -132,10 +138,16 @@ class Context:
         message_id: UUID | None = None,
         timeout: float | None = None,
         expires_in: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
         """Send a command because of the handled message; see `Service.send`."""
         return await self._outlet.send(
-            command, cause=self.envelope, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in
+            command,
+            cause=self.envelope,
+            message_id=message_id,
+            timeout_s=timeout,
+            expires_in_s=expires_in,
+            deliver_at=deliver_at,
         )
 
     async def publish(
@@ -145,12 +157,22 @@ class Context:
         message_id: UUID | None = None,
         timeout: float | None = None,
         expires_in: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
         """Publish an event because of the handled message; see `Service.publish`."""
         return await self._outlet.publish(
-            event, cause=self.envelope, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in
+            event,
+            cause=self.envelope,
+            message_id=message_id,
+            timeout_s=timeout,
+            expires_in_s=expires_in,
+            deliver_at=deliver_at,
         )
 
     async def request(self, request: Request[R], *, message_id: UUID | None = None, timeout: float | None = None) -> R:
         """Ask because of the handled message; see `Service.request`."""
         return await self._outlet.request(request, cause=self.envelope, message_id=message_id, timeout_s=timeout)
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Take back a message that waits for its time, in the handler's transaction; see `Service.cancel`."""
+        return await self._outlet.cancel(message_id)

@@ -19,6 +19,7 @@ from messaging.runtime.outcome import Identity
 from messaging.runtime.parts import Parts
 from messaging.runtime.relay import Relay
 from messaging.runtime.router import Router
+from messaging.runtime.schedules import Schedules
 from messaging.runtime.seams import Seams
 from messaging.runtime.settle import Settler
 from messaging.runtime.staging import Outlets
@@ -78,6 +79,7 @@ class Engine:
         self._rungs = [names.rung(self._service, delay_ms) for delay_ms in parts.subscriptions.rungs_ms]
         self._relaying = Tasks()
         self._purging = Tasks()
+        self._scheduling = Tasks()
         self._store = store
         overrides = {} if seams is None else seams.overrides
         self._plans = [handler.overridden(overrides) for handler in router.handlers]
@@ -91,6 +93,7 @@ class Engine:
                 timeout_s=limits.publish_timeout_s,
             )
         )
+        self._schedules = None if store is None else self._schedules_of(parts, store, seams)
         self._consumer = Consumer(
             parts,
             router,
@@ -136,6 +139,8 @@ class Engine:
         if self._relay is not None and self._store is not None:
             self._relaying.spawn(self._relay.run(), name=f"{self._service} relay")
             self._purging.spawn(_purge(self._store), name=f"{self._service} purge")
+        if self._schedules is not None:
+            self._scheduling.spawn(self._schedules.run(), name=f"{self._service} schedules")
         for intake in self._intakes:
             await intake.start()
 
@@ -148,6 +153,7 @@ class Engine:
         if not all(await asyncio.gather(*stops)):
             log.warning("service.drain_timed_out", service=self._service, timeout_s=self._drain_timeout_s)
         await self._purging.cancel()
+        await self._scheduling.cancel()
         if self._relay is not None:
             # What the last handlers committed leaves now, or with the next process.
             self._relay.finish()
@@ -159,6 +165,19 @@ class Engine:
     def is_idle(self) -> bool:
         """Whether nothing is being handled or relayed."""
         return not self.running and (self._relay is None or self._relay.is_idle)
+
+    def _schedules_of(self, parts: Parts, store: Store, seams: Seams | None) -> Schedules:
+        schedules = Schedules(
+            store.schedule(self._service),
+            service=self._service,
+            publisher=parts.publisher,
+            on_released=self._wake_relay,
+            clock=None if seams is None else seams.ambient.now_ms,
+        )
+        parts.publisher.later = schedules
+        if seams is not None:
+            seams.on_schedules(schedules)
+        return schedules
 
     def _wake_relay(self) -> None:
         if self._relay is not None:

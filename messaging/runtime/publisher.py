@@ -4,29 +4,28 @@ Every call has a deadline. A command that reaches no queue is `UnroutableError`;
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
 
 from messaging.core.ambient import Ambient
-from messaging.core.codec import decode_failure, decode_value, encode_model, unpack
+from messaging.core.codec import encode_model
 from messaging.core.envelope import Envelope, Kind
-from messaging.core.fault import Fault
-from messaging.core.message import Command, Contract, Event, Message, Request, contract_of
+from messaging.core.message import Command, Event, Message, Request, contract_of
+from messaging.core.schedule import Cancellation, Draft, due_ms
 from messaging.core.sealed import Label, Route
 from messaging.core.topology import Names, routing_key
 from messaging.errors import (
     ConfigurationError,
-    InvalidPayloadError,
     PublishNotConfirmedError,
-    RemoteError,
-    RequestError,
     RequestTimeoutError,
     UnroutableError,
 )
+from messaging.runtime.answers import answer_of
+from messaging.runtime.later import Later, Nowhere
 from messaging.runtime.replies import Replies
 from messaging.runtime.signing import BATCH_MAX, TickSigner
 from messaging.runtime.steps import steps_are_logged
@@ -62,7 +61,11 @@ class Staged:
 
 
 class Publisher:
-    """Sends what one service or operator says."""
+    """Sends what one service or operator says.
+
+    Attributes:
+        later: Where messages wait that are not to be sent at once.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,9 @@ class Publisher:
         self._limits = limits
         self._on_published = on_published
         self._deadlines = Deadlines()
+        # What waits is told when it is sent; kept only where somebody is to be told.
+        self._untold: dict[UUID, Message] = {}
+        self.later: Later = Nowhere()
 
     async def send(
         self,
@@ -95,13 +101,17 @@ class Publisher:
         message_id: UUID | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
-        """Send a command and return its id once the broker has it.
+        """Send a command and return its id once the broker has it, or once it is on the schedule.
 
         Raises:
             UnroutableError: nobody handles it.
             PublishNotConfirmedError: refused or not confirmed in time; carries the id for a repetition.
         """
+        if (due := self.due_ms(deliver_at)) is not None:
+            draft = self.drafted(command, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
+            return await self._put_off(draft, due, timeout_s)
         envelope = self._envelope(command, Kind.COMMAND, cause, message_id, expires_in_s)
         await self._out(envelope, timeout_s=timeout_s)
         self._tell(command, envelope)
@@ -115,8 +125,12 @@ class Publisher:
         message_id: UUID | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
-        """Publish an event and return its id once the broker has it; nobody listening is no error."""
+        """Publish an event and return its id once the broker has it; nobody listening is no error. See `send`."""
+        if (due := self.due_ms(deliver_at)) is not None:
+            draft = self.drafted(event, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
+            return await self._put_off(draft, due, timeout_s)
         envelope = self._envelope(event, Kind.EVENT, cause, message_id, expires_in_s)
         if not self._sealer.recipients(envelope):
             log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
@@ -139,19 +153,49 @@ class Publisher:
         expires_in_s: float | None = None,
     ) -> Staged:
         """Seal a command or event for an outbox instead of publishing it."""
-        kind = Kind.COMMAND if isinstance(message, Command) else Kind.EVENT
-        envelope = self._envelope(message, kind, cause, message_id, expires_in_s)
-        if kind is Kind.EVENT and not self._sealer.recipients(envelope):
-            log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
-            self._tell(message, envelope)
-            return Staged(message_id=envelope.id, outgoing=None)
-        key = routing_key(envelope.name, envelope.version)
-        out = await self._signed(envelope, self._sealer.prepare(envelope, routing_key=key), key=key)
-        if kind is Kind.EVENT:
-            # The relay cannot tell an event from a command: nobody listening is no error.
-            out = replace(out, route=replace(out.route, mandatory=False))
+        envelope = self._envelope(message, _kind_of(message), cause, message_id, expires_in_s)
+        out = await self._staged(envelope)
         self._tell(message, envelope)
         return Staged(message_id=envelope.id, outgoing=out)
+
+    def due_ms(self, deliver_at: datetime | None) -> int | None:
+        """Return when a message is to be sent, Unix milliseconds, or None for now; raises as `core.schedule` does."""
+        return None if deliver_at is None else due_ms(deliver_at, now_ms=self._ambient.now_ms())
+
+    def drafted(
+        self,
+        message: Command | Event,
+        *,
+        cause: Envelope | None = None,
+        message_id: UUID | None = None,
+        expires_in_s: float | None = None,
+    ) -> Draft:
+        """Return a message that will be sealed at its time, checked as if that were now.
+
+        Raises:
+            PolicyError: the policy does not allow it.
+            MessageTooLargeError: the payload is beyond the cap.
+        """
+        envelope = self._envelope(message, _kind_of(message), cause, message_id, expires_in_s)
+        if envelope.kind is Kind.COMMAND or self._sealer.recipients(envelope):
+            # Sealed for nobody: what cannot be sent is to fail here and not at night.
+            self._sealer.prepare(envelope, routing_key=routing_key(envelope.name, envelope.version))
+        if self._on_published is not None:
+            self._untold[envelope.id] = message
+        return Draft(envelope=envelope)
+
+    async def sealed(self, draft: Draft) -> Outgoing | None:
+        """Seal what waited for its time; None for an event that nobody subscribes."""
+        envelope = draft.issued(self._ambient.now_ms())
+        out = await self._staged(envelope)
+        message = self._untold.pop(envelope.id, None)
+        if message is not None:
+            self._tell(message, envelope)
+        return out
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Take back what waits for its time; see `Later`."""
+        return await self.later.cancel(message_id, timeout_s=self._limits.publish_timeout_s)
 
     async def request(
         self,
@@ -181,7 +225,7 @@ class Publisher:
                 "(see `messaging doctor`); the outcome is unknown, repeat with the same message_id",
                 message_id=envelope.id,
             ) from error
-        result: R = _answer(contract, answer)
+        result: R = answer_of(contract, answer)
         return result
 
     async def reply(self, request: Envelope, payload: bytes, *, leaf: bytes, codec: int) -> None:
@@ -219,6 +263,20 @@ class Publisher:
     async def emit(self, envelope: Envelope, *, key: str, timeout_s: float | None = None) -> None:
         """Publish a complete envelope, such as a fault or a replay, under a routing key of its own."""
         await self._out(envelope, key=key, timeout_s=timeout_s)
+
+    async def _put_off(self, draft: Draft, due: int, timeout_s: float | None) -> UUID:
+        timeout_s = self._limits.publish_timeout_s if timeout_s is None else timeout_s
+        await self.later.put(draft, due_ms=due, timeout_s=timeout_s)
+        return draft.envelope.id
+
+    async def _staged(self, envelope: Envelope) -> Outgoing | None:
+        if envelope.kind is Kind.EVENT and not self._sealer.recipients(envelope):
+            log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
+            return None
+        key = routing_key(envelope.name, envelope.version)
+        out = await self._signed(envelope, self._sealer.prepare(envelope, routing_key=key), key=key)
+        # The relay cannot tell an event from a command: nobody listening is no error.
+        return replace(out, route=replace(out.route, mandatory=False)) if envelope.kind is Kind.EVENT else out
 
     def _tell(self, message: Message, envelope: Envelope) -> None:
         if self._on_published is not None:
@@ -308,20 +366,5 @@ _REPLY_LIFETIME_MS = 60_000
 _VERBS = {Kind.COMMAND: "send()", Kind.EVENT: "publish()", Kind.REQUEST: "request()"}
 
 
-def _answer(contract: Contract, envelope: Envelope) -> Any:
-    """Return the value of a reply, or raise what it says."""
-    plain = unpack(envelope.payload, envelope.codec)
-    if not isinstance(plain, dict) or len(plain) != 1 or not plain.keys() <= {"ok", "fault"}:
-        raise InvalidPayloadError(f"the reply to {envelope.type} has neither ok nor fault")
-    if contract.reply is not None and "ok" in plain:
-        return decode_value(contract.reply, plain["ok"])
-    raise _error_of(contract, envelope, Fault.from_map(plain.get("fault")))
-
-
-def _error_of(contract: Contract, envelope: Envelope, fault: Fault) -> RequestError:
-    for failure in contract.raises:
-        if failure.failure_name == fault.error:
-            # Fields of another version, or none for want of room: the fault still says what went wrong.
-            with suppress(InvalidPayloadError):
-                return decode_failure(failure, fault.fields)
-    return RemoteError(f"{envelope.sender} failed on {envelope.type}: {fault.error}: {fault.reason}", fault=fault)
+def _kind_of(message: Command | Event) -> Kind:
+    return Kind.COMMAND if isinstance(message, Command) else Kind.EVENT

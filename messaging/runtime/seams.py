@@ -9,9 +9,14 @@ from messaging.core.message import Message
 from messaging.runtime.injection import Overrides
 from messaging.runtime.middleware import Call
 from messaging.runtime.router import Handler
+from messaging.runtime.schedules import Schedules
 from messaging.settings import Settings
 
 __all__ = ["Seams"]
+
+
+def _nobody(_schedules: Schedules) -> None:
+    """Take no note of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +28,7 @@ class Seams:
         ambient: A fixed clock, ids and chance.
         around: Returns what is called instead of a handler.
         on_published: Told of every message that went out, once it is confirmed.
+        on_schedules: Told of what sends scheduled messages, which waits for the fixed clock.
         overrides: What takes the place of handlers' dependencies.
     """
 
@@ -30,4 +36,5 @@ class Seams:
     ambient: Ambient
     around: Callable[[Handler], Call]
     on_published: Callable[[Message, Envelope], None]
+    on_schedules: Callable[[Schedules], None] = _nobody
     overrides: Overrides = field(default_factory=dict)

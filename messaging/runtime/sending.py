@@ -3,10 +3,12 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
 from messaging.core.message import Command, Event, Request
+from messaging.core.schedule import Cancellation
 from messaging.runtime.publisher import Publisher
 
 __all__ = ["Sending"]
@@ -33,6 +35,7 @@ class Sending(ABC):
         message_id: UUID | None = None,
         timeout: float | None = None,
         expires_in: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
         """Send a command to the service that owns it; returns its id once the broker has it on disk.
 
@@ -40,14 +43,20 @@ class Sending(ABC):
             command: What to do.
             message_id: A UUID of your own, so that a repetition is the same message.
             timeout: Seconds until the broker must have confirmed.
-            expires_in: Seconds after which the command is worthless and is buried instead of handled.
+            expires_in: Seconds after which the command is worthless and is buried instead of handled; they begin when
+                it is sent.
+            deliver_at: When to send it, with a time zone: never before; what has passed is now. The command waits in
+                the store, and this call returns once it is there; `cancel` takes it back.
 
         Raises:
             UnroutableError: nobody handles this command.
             PublishNotConfirmedError: not confirmed in time; carries the id to repeat it with.
             PolicyError: the trust bundle does not allow it; names the line to add.
+            ConfigurationError: `deliver_at` has no time zone, or the message has no place to wait.
         """
-        return await self.publisher.send(command, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
+        return await self.publisher.send(
+            command, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in, deliver_at=deliver_at
+        )
 
     async def send_many(self, commands: Iterable[Command], *, timeout: float | None = None) -> list[UUID]:
         """Send commands together, confirms in flight side by side; returns their ids in order.
@@ -71,9 +80,12 @@ class Sending(ABC):
         message_id: UUID | None = None,
         timeout: float | None = None,
         expires_in: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
         """Publish an event of this service to all who subscribe; nobody listening is no error. See `send`."""
-        return await self.publisher.publish(event, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in)
+        return await self.publisher.publish(
+            event, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in, deliver_at=deliver_at
+        )
 
     async def request(self, request: Request[R], *, timeout: float | None = None, message_id: UUID | None = None) -> R:
         """Ask the service that owns the request and return its answer.
@@ -89,3 +101,19 @@ class Sending(ABC):
             RemoteError: the handler failed; or one of the failures that the request declares with `raises=`.
         """
         return await self.publisher.request(request, timeout_s=timeout, message_id=message_id)
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Take back a message that waits for its time; inside a handler use `context.cancel`.
+
+        Args:
+            message_id: What `send` or `publish` returned.
+
+        Returns:
+            `cancelled` when it is not sent, `sent` when it is too late, `unknown` when this service has no such message
+            on its schedule.
+
+        Raises:
+            ConfigurationError: the service has no store.
+            StoreUnavailableError: the store does not answer; repeat it.
+        """
+        return await self.publisher.cancel(message_id)

@@ -1,13 +1,16 @@
 """Where a handler's messages go: at once to the broker, or into the handler's transaction, and out once it commits."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
 from messaging.core.envelope import Envelope
 from messaging.core.message import Command, Event, Request
+from messaging.core.schedule import Cancellation
 from messaging.runtime.context import Outlet
 from messaging.runtime.publisher import Publisher
+from messaging.runtime.schedules import scheduled
 from messaging.stores.base import Unit
 
 __all__ = ["Outlets", "StagingOutlet"]
@@ -33,12 +36,10 @@ class StagingOutlet:
         message_id: UUID | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
         """Stage a command. Its `timeout_s` does not apply: the relay tries until it is out."""
-        staged = await self._publisher.staged(command, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
-        if staged.outgoing is not None:
-            await self._unit.stage(staged.outgoing)
-        return staged.message_id
+        return await self._out(command, cause, message_id, expires_in_s, deliver_at)
 
     async def publish(
         self,
@@ -48,12 +49,10 @@ class StagingOutlet:
         message_id: UUID | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        deliver_at: datetime | None = None,
     ) -> UUID:
         """Stage an event; see `send`."""
-        staged = await self._publisher.staged(event, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
-        if staged.outgoing is not None:
-            await self._unit.stage(staged.outgoing)
-        return staged.message_id
+        return await self._out(event, cause, message_id, expires_in_s, deliver_at)
 
     async def request(
         self,
@@ -65,6 +64,28 @@ class StagingOutlet:
     ) -> R:
         """Ask at once."""
         return await self._publisher.request(request, cause=cause, message_id=message_id, timeout_s=timeout_s)
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Cancel in the handler's transaction."""
+        return await self._unit.cancel(message_id)
+
+    async def _out(
+        self,
+        message: Command | Event,
+        cause: Envelope | None,
+        message_id: UUID | None,
+        expires_in_s: float | None,
+        deliver_at: datetime | None,
+    ) -> UUID:
+        due_ms = self._publisher.due_ms(deliver_at)
+        if due_ms is not None:
+            draft = self._publisher.drafted(message, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
+            await self._unit.schedule(scheduled(draft, due_ms))
+            return draft.envelope.id
+        staged = await self._publisher.staged(message, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
+        if staged.outgoing is not None:
+            await self._unit.stage(staged.outgoing)
+        return staged.message_id
 
 
 class Outlets:

@@ -99,7 +99,8 @@ class DevelopmentTrust:
         self._keyrings[identity] = keyring
         self._stores[identity] = TrustStore(keyring, ambient=self._ambient)
 
-    def _published(self, identity: str) -> tuple[Keyring, TrustStore]:
+    def renew(self) -> None:
+        """Put a newer bundle in force that says the same: its life begins anew."""
         self._version += 1
         keyrings = self._keyrings.values()
         services = [keyring.service for keyring in keyrings if not keyring.is_operator]
@@ -117,6 +118,9 @@ class DevelopmentTrust:
         raw = sign_bundle(payload, [self._root])
         for store in self._stores.values():
             store.replace(raw)
+
+    def _published(self, identity: str) -> tuple[Keyring, TrustStore]:
+        self.renew()
         return self._keyrings[identity], self._stores[identity]
 
 

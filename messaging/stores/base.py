@@ -5,12 +5,13 @@ recorded id. A reservation carries a token; what is done with a token that is no
 process that was stopped and wakes up late does no harm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from messaging.core.inbox import Decision, Replaying, RowState
+from messaging.core.schedule import Cancellation
 from messaging.core.sealed import Label, Route, Sealed
 from messaging.core.values import value
 from messaging.errors import MessagingError
@@ -21,12 +22,16 @@ __all__ = [
     "InboxKey",
     "Outbox",
     "Outgoing",
+    "Released",
     "Reservation",
+    "Schedule",
+    "Scheduled",
     "SeenBundle",
     "SeenBundles",
     "Store",
     "StoreUnavailableError",
     "Unit",
+    "Waiting",
 ]
 
 
@@ -56,6 +61,53 @@ class Claimed:
     label: Label
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduled:
+    """A message for later: what is kept until its time.
+
+    Attributes:
+        message_id, message_type: Say in clear what it is.
+        deliver_at_ms: When it is to be sent, Unix milliseconds.
+        draft: The packed draft; it holds the payload in clear.
+    """
+
+    message_id: UUID
+    message_type: str
+    deliver_at_ms: int
+    draft: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A scheduled message as a list shows it.
+
+    Attributes:
+        message_id, message_type: What it is.
+        deliver_at_ms, created_at_ms: When it is to be sent and when that was asked for, Unix milliseconds.
+        attempts, problem: How often it could not be sealed though it was due, and why the last time.
+    """
+
+    message_id: UUID
+    message_type: str
+    deliver_at_ms: int
+    created_at_ms: int
+    attempts: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """What came of a look at what was due.
+
+    Attributes:
+        sent: Ids of what was moved to the outbox.
+        failed: Ids of what could not be sealed now, with the reason; it is tried again.
+    """
+
+    sent: Sequence[UUID] = ()
+    failed: Sequence[tuple[UUID, str]] = ()
+
+
 class Unit(Protocol):
     """One handler's transaction: inbox row, business rows and outgoing messages are committed as one."""
 
@@ -65,6 +117,12 @@ class Unit(Protocol):
 
     async def stage(self, outgoing: Outgoing) -> None:
         """Write a message into the outbox; it leaves once the transaction is committed."""
+
+    async def schedule(self, scheduled: Scheduled) -> None:
+        """Write a message for later; see `Schedule.add`."""
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Cancel a scheduled message, if the transaction is committed; see `Schedule.cancel`."""
 
 
 class InboxKey(NamedTuple):
@@ -190,6 +248,41 @@ class SeenBundles(Protocol):
         """Remember a bundle, unless one of that version or a newer one is remembered already."""
 
 
+class Schedule(Protocol):
+    """The messages of one service that wait for their time. Times are compared with the store's own clock.
+
+    `now_ms` stands in for that clock where a test has one of its own.
+    """
+
+    async def add(self, scheduled: Scheduled) -> None:
+        """Keep a message until its time; the same one for the same time again changes nothing.
+
+        Raises:
+            ConfigurationError: its id is on the schedule for another time, or was cancelled.
+        """
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Take a message off the schedule for good, unless it was released; waits for a release under way."""
+
+    async def release(
+        self, seal: Callable[[bytes], Awaitable[Outgoing | None]], *, limit: int, now_ms: int | None = None
+    ) -> Released:
+        """Move what is due to the outbox, sealed, in one transaction; rows that somebody else holds are left to them.
+
+        Args:
+            seal: From draft to sealed message; None when nobody is to get it. What it raises is noted at the row, which
+                is tried again later.
+            limit: How many at most.
+            now_ms: See the class.
+        """
+
+    async def next_due_s(self, *, now_ms: int | None = None) -> float | None:
+        """Return in how many seconds the next one is due, negative when it is late, or None when nothing waits."""
+
+    async def waiting(self, *, limit: int) -> Sequence[Waiting]:
+        """Return what waits, the next due first."""
+
+
 @runtime_checkable
 class Store(Protocol):
     """A durable inbox with its outboxes."""
@@ -207,6 +300,9 @@ class Store(Protocol):
 
     def seen_bundles(self, service: str) -> SeenBundles:
         """Return what a service remembers of the trust bundles that it used."""
+
+    def schedule(self, service: str) -> Schedule:
+        """Return the schedule of a service."""
 
     async def purge(self) -> int:
         """Remove rows whose message can no longer run; returns how many."""

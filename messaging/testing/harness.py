@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from messaging.runtime.letters import LetterReader
 from messaging.runtime.middleware import Call
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.router import Handler
+from messaging.runtime.schedules import Schedules
 from messaging.runtime.seams import Seams
 from messaging.security.development import DevelopmentTrust
 from messaging.security.open import Opener
@@ -42,6 +44,7 @@ __all__ = ["Harness"]
 OPERATOR: Final = "ops:test"
 _QUIET_ROUNDS: Final = 5
 _LOOK_AGAIN_S: Final = 0.001
+_TRUST_LIFE_MS: Final = 24 * 3_600_000
 _EVERYTHING: Final = Selection()
 
 R = TypeVar("R")
@@ -83,8 +86,10 @@ class Harness:
         self._settings = Settings.development()
         self._broker = self._settings.shared(MemoryBroker, lambda: MemoryBroker(is_manual=True))
         self._trust = self._settings.shared(DevelopmentTrust, lambda: DevelopmentTrust(ambient=self._clock.ambient))
+        self._renewed_ms = self._clock.now_ms()
         self._stack = AsyncExitStack()
         self._clients: dict[str, Publisher] = {}
+        self._schedules: list[Schedules] = []
         self._calls: dict[Any, list[Message]] = {}
         self._failing: dict[Any, _Failing] = {}
         self.sent: list[Command] = []
@@ -104,9 +109,12 @@ class Harness:
 
     # ---- acting
 
-    async def send(self, command: Command, *, sender: str, message_id: UUID | None = None) -> UUID:
+    async def send(
+        self, command: Command, *, sender: str, message_id: UUID | None = None, deliver_at: datetime | None = None
+    ) -> UUID:
         """Send a command as a service or operator; one that is not under test is made up."""
-        return await (await self._publisher(sender)).send(command, message_id=message_id)
+        publisher = await self._publisher(sender)
+        return await publisher.send(command, message_id=message_id, deliver_at=deliver_at)
 
     async def publish(self, event: Event, *, sender: str | None = None) -> UUID:
         """Publish an event, as its owner unless told otherwise."""
@@ -132,13 +140,9 @@ class Harness:
         """Let time pass, rung by rung, and wait until what it brought back has been handled."""
         until_ms = self._clock.now_ms() + round(delay_s * 1000)
         await self.settled()
-        while (due_ms := self._broker.next_due_ms()) is not None and due_ms <= until_ms:
-            self._clock.advance(max(0, due_ms - self._clock.now_ms()))
-            await self._broker.advance_to(self._clock.now_ms())
-            await self.settled()
-        self._clock.advance(until_ms - self._clock.now_ms())
-        await self._broker.advance_to(until_ms)
-        await self.settled()
+        while (due_ms := await self._next_due_ms()) is not None and due_ms <= until_ms:
+            await self._advance_to(max(due_ms, self._clock.now_ms()))
+        await self._advance_to(until_ms)
 
     async def replay(
         self, service: str, selection: Selection = _EVERYTHING, *, reason: str = "test", force: bool = False
@@ -164,6 +168,11 @@ class Harness:
             self._failing.pop(handler, None)
 
     # ---- looking
+
+    @property
+    def now(self) -> datetime:
+        """The time of the fixed clock, which `advance` moves; what `deliver_at` is compared with."""
+        return datetime.fromtimestamp(self._clock.now_ms() / 1000, tz=UTC)
 
     def calls(self, handler: Any) -> list[Any]:
         """Return the messages that a handler was called with, in order, failed runs included."""
@@ -191,6 +200,7 @@ class Harness:
             ambient=self._clock.ambient,
             around=self._around,
             on_published=self._record,
+            on_schedules=self._schedules.append,
             overrides=self._overrides,
         )
 
@@ -221,6 +231,25 @@ class Harness:
         }
         for unasked in self._overrides.keys() - asked:
             raise ConfigurationError(f"overrides: no handler of these services depends on {unasked!r}")
+
+    async def _next_due_ms(self) -> int | None:
+        """Return when the next thing happens by itself: a delay of the broker ends, a scheduled message is due."""
+        waits_s = [wait_s for schedules in self._schedules if (wait_s := await schedules.next_due_s()) is not None]
+        due_ms = [self._clock.now_ms() + round(wait_s * 1000) for wait_s in waits_s]
+        broker_ms = self._broker.next_due_ms()
+        return min(due_ms if broker_ms is None else [*due_ms, broker_ms], default=None)
+
+    async def _advance_to(self, now_ms: int) -> None:
+        self._clock.advance(now_ms - self._clock.now_ms())
+        if now_ms - self._renewed_ms > _TRUST_LIFE_MS:
+            # In an installation somebody installs a newer bundle before the old one ends.
+            self._trust.renew()
+            self._renewed_ms = now_ms
+        await self._broker.advance_to(now_ms)
+        for schedules in self._schedules:
+            while await schedules.release_due():
+                pass
+        await self.settled()
 
     def _known(self, handler: Any) -> None:
         known = [found.call for service in self._services.values() for found in service.handlers]

@@ -1,8 +1,10 @@
-from uuid import uuid4
+from datetime import timedelta
+from uuid import UUID, uuid4
 
 from messaging import Command, Context, Event, Service
+from messaging.core.schedule import Cancellation, Draft
 from messaging.runtime.staging import Outlets, StagingOutlet
-from messaging.stores.base import Outgoing
+from messaging.stores.base import Outgoing, Scheduled
 from messaging.testing import Harness
 
 
@@ -20,9 +22,18 @@ class Unit:
     def __init__(self) -> None:
         self.session = object()
         self.staged: list[Outgoing] = []
+        self.scheduled: list[Scheduled] = []
+        self.cancelled: list[UUID] = []
 
     async def stage(self, outgoing: Outgoing) -> None:
         self.staged.append(outgoing)
+
+    async def schedule(self, scheduled: Scheduled) -> None:
+        self.scheduled.append(scheduled)
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        self.cancelled.append(message_id)
+        return Cancellation.CANCELLED
 
 
 def services() -> tuple[Service, Service]:
@@ -60,6 +71,33 @@ async def test_an_event_without_subscribers_is_not_staged() -> None:
         await StagingOutlet(orders.publisher, unit).publish(OrderPlaced())
 
         assert unit.staged == []
+
+
+async def test_what_is_for_later_goes_on_the_schedule_of_the_transaction_and_is_sealed_at_its_time() -> None:
+    orders, users = services()
+    async with Harness(orders, users) as h:
+        unit = Unit()
+        outlet = StagingOutlet(orders.publisher, unit)
+
+        message_id = await outlet.send(PlaceOrder(), deliver_at=h.now + timedelta(seconds=5))
+        await outlet.publish(OrderPlaced(), deliver_at=h.now - timedelta(seconds=5))
+
+        [waiting] = unit.scheduled
+        assert (waiting.message_id, waiting.message_type) == (message_id, "orders.place_order/1")
+        assert waiting.deliver_at_ms == h.now.timestamp() * 1000 + 5000
+        assert Draft.unpack(waiting.draft, sender="orders").envelope.id == message_id
+        assert [out.label.type for out in unit.staged] == ["orders.order_placed/1"]
+
+
+async def test_a_cancellation_belongs_to_the_transaction() -> None:
+    orders, users = services()
+    async with Harness(orders, users):
+        unit = Unit()
+        message_id = uuid4()
+
+        assert await StagingOutlet(orders.publisher, unit).cancel(message_id) == "cancelled"
+
+        assert unit.cancelled == [message_id]
 
 
 async def test_a_run_without_a_transaction_sends_directly() -> None:

@@ -149,3 +149,15 @@ def test_a_realm_may_use_suite_2() -> None:
     assert store.current.suites == (2, 1)
     assert [key.suite for key in keyring.decryption.values()] == [2, 1]
     assert [key.suite for key in operator.groups[OPS_GROUP].values()] == [2, 1]
+
+
+def test_a_renewed_bundle_says_the_same_for_another_life(trust: DevelopmentTrust, clock: Clock) -> None:
+    _, store = trust.join("users", PLACED)
+    before = store.current
+
+    clock.now_ms += 60_000
+    trust.renew()
+
+    assert store.current.version == before.version + 1
+    assert store.current.expires_at_ms == before.expires_at_ms + 60_000
+    assert store.current.policy == before.policy

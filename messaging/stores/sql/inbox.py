@@ -7,15 +7,18 @@ all, and the message runs again. So nothing is ever half done, and there is no l
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import and_, delete, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging.core.inbox import Decision, Replaying, RowState, judge
+from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
-from messaging.stores.base import InboxKey, Outgoing, Reservation, StoreUnavailableError
+from messaging.stores.base import InboxKey, Outgoing, Reservation, Scheduled, StoreUnavailableError
 from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.outbox import stage
+from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.schema import INBOX
 
 __all__ = ["SqlInbox"]
@@ -42,6 +45,14 @@ class SqlUnit:
         """Write a message into the outbox; it leaves once the transaction is committed."""
         await stage(self.session, self._database, self._service, outgoing)
         self.staged += 1
+
+    async def schedule(self, scheduled: Scheduled) -> None:
+        """Write a message for later; it is on the schedule once the transaction is committed."""
+        await schedule(self.session, self._database, self._service, scheduled)
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Cancel a scheduled message, if the transaction is committed."""
+        return await cancel(self.session, self._database, self._service, message_id)
 
     async def commit(self) -> None:
         """Make everything happen."""

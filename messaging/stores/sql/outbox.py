@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import case, delete, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from messaging.core.sealed import Label, Route
 from messaging.stores.base import Claimed, Outgoing
@@ -20,11 +20,9 @@ from messaging.stores.sql.schema import OUTBOX
 __all__ = ["SqlOutbox", "stage"]
 
 REASON_MAX_CHARS: Final = 500
-# What the column holds; a broker may be away for weeks.
-_ATTEMPTS_MAX: Final = 32_767
 
 
-async def stage(session: AsyncSession, database: Database, service: str, outgoing: Outgoing) -> None:
+async def stage(session: AsyncSession | AsyncConnection, database: Database, service: str, outgoing: Outgoing) -> None:
     """Insert one row inside the caller's transaction."""
     now_ms = database.now_ms()
     with mapped():
@@ -83,7 +81,7 @@ class SqlOutbox:
         """Give a row back for a later try."""
         await self._change(
             row,
-            attempts=case((OUTBOX.c.attempts < _ATTEMPTS_MAX, OUTBOX.c.attempts + 1), else_=_ATTEMPTS_MAX),
+            attempts=OUTBOX.c.attempts + 1,
             claimed_by=None,
             claimed_until_ms=0,
             due_at_ms=self._database.now_ms() + int(delay_s * 1000),

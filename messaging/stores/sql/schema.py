@@ -1,4 +1,4 @@
-"""The tables of the durable inbox, outbox and trust record. `metadata` may be included in an application's own.
+"""The tables of the durable inbox, outbox, schedule and trust record. `metadata` may be included in one's own.
 
 Times are Unix milliseconds of the database's clock, so that replicas with different clocks agree.
 """
@@ -11,14 +11,13 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    SmallInteger,
     String,
     Table,
     Text,
     Uuid,
 )
 
-__all__ = ["INBOX", "OUTBOX", "TRUST", "metadata"]
+__all__ = ["INBOX", "OUTBOX", "SCHEDULE", "TRUST", "metadata"]
 
 metadata = MetaData()
 
@@ -53,7 +52,7 @@ OUTBOX = Table(
     Column("sealed", LargeBinary, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("due_at_ms", BigInteger, nullable=False),
-    Column("attempts", SmallInteger, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
     Column("claimed_by", String(64), nullable=True),
     Column("claimed_until_ms", BigInteger, nullable=False, default=0),
     Column("problem", Text, nullable=True),
@@ -70,4 +69,25 @@ TRUST = Table(
     Column("version", BigInteger, nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
     Column("seen_at_ms", BigInteger, nullable=False),
+)
+
+SCHEDULE = Table(
+    "messaging_schedule",
+    metadata,
+    Column("service", String(64), primary_key=True),
+    Column("message_id", Uuid, primary_key=True),
+    Column("message_type", String(128), nullable=False),
+    # In clear until it is sealed at its time; empty once the row has ended.
+    Column("draft", LargeBinary, nullable=True),
+    Column("deliver_at_ms", BigInteger, nullable=False),
+    # The next try: deliver_at_ms, and later when sealing failed.
+    Column("due_at_ms", BigInteger, nullable=False),
+    # waiting, sent or cancelled: an ended row stays for a while, so that a late cancellation is told the truth.
+    Column("state", String(9), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("ended_at_ms", BigInteger, nullable=True),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("problem", Text, nullable=True),
+    Index("messaging_schedule_due", "service", "state", "due_at_ms"),
+    Index("messaging_schedule_ended", "ended_at_ms"),
 )

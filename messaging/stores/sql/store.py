@@ -1,14 +1,17 @@
-"""`SqlStore`: the inbox and the outboxes of services in one database, beside their business tables.
+"""`SqlStore`: the inbox, the outboxes and the schedules of services in one database, beside their business tables.
 
 Example:
     orders = Service("orders", settings, store=SqlStore(create_async_engine("postgresql+asyncpg://…")))
 """
+
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from messaging.stores.sql.database import Database
 from messaging.stores.sql.inbox import SqlInbox
 from messaging.stores.sql.outbox import SqlOutbox
+from messaging.stores.sql.schedule import SqlSchedule, purge
 from messaging.stores.sql.trust import SqlSeenBundles
 
 __all__ = ["SqlStore"]
@@ -42,14 +45,18 @@ class SqlStore:
         """Return what a service remembers of the trust bundles that it used."""
         return SqlSeenBundles(self._database, service)
 
+    def schedule(self, service: str) -> SqlSchedule:
+        """Return the schedule of a service."""
+        return SqlSchedule(self._database, service)
+
     async def create_tables(self) -> None:
         """Make the library's own tables where they are missing; `migrations` brings older ones up to date."""
         await self._database.create_tables()
 
     async def purge(self) -> int:
-        """Remove rows whose message can no longer run; returns how many went."""
-        removed = total = await self.inbox.purge()
-        while removed:
-            removed = await self.inbox.purge()
-            total += removed
+        """Remove rows whose message can no longer run, and what ended on schedules long ago; returns how many went."""
+        total = 0
+        for remove in (self.inbox.purge, partial(purge, self._database)):
+            while removed := await remove():
+                total += removed
         return total

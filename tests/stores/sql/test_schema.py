@@ -1,10 +1,10 @@
 from messaging.stores.sql import metadata
-from messaging.stores.sql.schema import INBOX, OUTBOX
+from messaging.stores.sql.schema import INBOX, OUTBOX, SCHEDULE, TRUST
 
 
 def test_the_tables_can_be_included_in_an_applications_own() -> None:
-    assert set(metadata.tables) == {"messaging_inbox", "messaging_outbox", "messaging_trust"}
-    assert all(table.metadata is metadata for table in (INBOX, OUTBOX))
+    assert set(metadata.tables) == {"messaging_inbox", "messaging_outbox", "messaging_schedule", "messaging_trust"}
+    assert all(table.metadata is metadata for table in (INBOX, OUTBOX, SCHEDULE, TRUST))
 
 
 def test_a_message_is_one_row_for_each_service_that_handles_it() -> None:

@@ -1,17 +1,34 @@
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, insert, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from messaging.stores.sql import metadata
+from messaging.stores.sql import SqlStore, metadata
 from messaging.stores.sql.migrations import VERSION_TABLE, config_for, migrate
+from messaging.stores.sql.schema import OUTBOX
 from tests.support.databases import database_url, postgres_server, postgres_url
 
 __all__ = ["database_url", "postgres_server", "postgres_url"]
+
+
+# Without the column that a later version adds.
+ROW = {
+    "service": "orders",
+    "message_id": uuid4(),
+    "message_type": "orders.place_order/1",
+    "exchange": "messaging.commands",
+    "routing_key": "orders.place_order.v1",
+    "is_mandatory": True,
+    "sealed": b"sealed",
+    "created_at_ms": 0,
+    "due_at_ms": 0,
+}
 
 
 @pytest.fixture
@@ -50,7 +67,7 @@ async def test_a_downgrade_removes_the_tables(engine: AsyncEngine) -> None:
 
     async with engine.connect() as connection:
         names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
-    assert not {"messaging_inbox", "messaging_outbox", "messaging_trust"} & set(names)
+    assert not {"messaging_inbox", "messaging_outbox", "messaging_schedule", "messaging_trust"} & set(names)
 
 
 async def test_tables_of_the_first_version_get_the_trust_record(engine: AsyncEngine) -> None:
@@ -60,3 +77,32 @@ async def test_tables_of_the_first_version_get_the_trust_record(engine: AsyncEng
 
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+def test_there_is_one_newest_version() -> None:
+    assert len(ScriptDirectory.from_config(config_for()).get_heads()) == 1
+
+
+async def test_every_step_back_and_forth_leads_to_the_tables_of_its_version(engine: AsyncEngine) -> None:
+    await migrate(engine)
+
+    for _ in ScriptDirectory.from_config(config_for()).walk_revisions():
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda sync: command.downgrade(config_for(sync), "-1"))
+    await migrate(engine)
+
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_rows_of_the_first_version_outlive_the_step_and_are_counted_on_without_end(engine: AsyncEngine) -> None:
+    await migrate(engine, to="0001")
+    async with engine.begin() as connection:
+        await connection.execute(insert(OUTBOX).values(**ROW, attempts=32_767))
+
+    await migrate(engine)
+
+    [row] = await SqlStore(engine).outbox("orders").claim(limit=1, lease_s=60, owner="test")
+    await SqlStore(engine).outbox("orders").postpone(row, delay_s=-1, reason="the broker is away")
+    [again] = await SqlStore(engine).outbox("orders").claim(limit=1, lease_s=60, owner="test")
+    assert (row.attempts, again.attempts) == (32_767, 32_768)
