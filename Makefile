@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos attacks fuzz check coverage clean setup broker broker-if-possible postgres
+.PHONY: help demo test test-fast chaos attacks fuzz check coverage bench clean setup peers broker broker-if-possible postgres
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -55,9 +55,13 @@ coverage: test ## as test, and write the lines that no test runs to htmlcov/
 	@$(BIN)/coverage html --quiet --directory htmlcov
 	@echo "See htmlcov/index.html"
 
+bench: ## compare with other frameworks in one run, into benchmarks/results (BENCH="--quick", "--only faststream celery", …)
+	@$(MAKE) --no-print-directory -j2 peers broker
+	@$(BIN)/python -m benchmarks.compare $(BENCH)
+
 clean: ## stop the development broker and remove everything that was made
 	@if [ -x $(BIN)/messaging ]; then $(BIN)/messaging broker down; fi
-	rm -rf .venv .broker .demo build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .venv .bench .broker .demo build dist htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -67,6 +71,9 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt scripts/ensure-venv.sh
 	@scripts/ensure-venv.sh
 	@touch $@
+
+peers: setup
+	@scripts/ensure-peers.sh
 
 broker:
 	@scripts/ensure-broker.sh
