@@ -44,8 +44,22 @@ class ClusterNode(PrivateNode):
             path.write_text(self._cookie)
             path.chmod(0o400)
         super()._write_files()
+        with (self.folder / "rabbitmq.conf").open("a") as settings:
+            # A node that cannot see most of the others stops, and starts again when it can.
+            settings.write("cluster_partition_handling = pause_minority\n")
         record = self.folder / "node.json"
         record.write_text(json.dumps({**json.loads(record.read_text()), "epmd_port": self._epmd_port}))
+
+    def separate(self, other: "ClusterNode") -> None:
+        """Let the two nodes not see each other until `rejoin`: neither accepts the other's cookie."""
+        for here, there in ((self, other), (other, self)):
+            here.ctl("eval", f"erlang:set_cookie('{there.node_name}', another).", timeout_s=_CTL_TIMEOUT_S)
+        self.ctl("eval", f"erlang:disconnect_node('{other.node_name}').", timeout_s=_CTL_TIMEOUT_S)
+
+    def rejoin(self, other: "ClusterNode") -> None:
+        """End `separate`."""
+        for here, there in ((self, other), (other, self)):
+            here.ctl("eval", f"erlang:set_cookie('{there.node_name}', '{self._cookie}').", timeout_s=_CTL_TIMEOUT_S)
 
     def _start_epmd(self) -> None:
         """It runs already."""

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from messaging import Command, Event, Request
 
-__all__ = ["Applied", "Apply", "Ask", "Kill", "Spoil", "Transfer"]
+__all__ = ["Applied", "Apply", "Ask", "Kill", "Spoil", "Stall", "Transfer"]
 
 
 class Apply(Command, name="chaos.apply"):
@@ -24,6 +24,14 @@ class Kill(Command, name="chaos.kill"):
     """Ends the process that handles it, every time."""
 
     op_id: UUID
+
+
+class Stall(Command, name="chaos.stall"):
+    """Note one effect and take long; `blocks`: nothing else runs in that process meanwhile."""
+
+    op_id: UUID
+    seconds: float
+    blocks: bool
 
 
 class Transfer(Command, name="chaos.transfer"):

@@ -35,6 +35,7 @@ class Did(StrEnum):
     APPLIED = "applied"
     ANSWERED = "answered"
     HEARD = "heard"
+    OVERHEARD = "overheard"
     TRANSFERRED = "transferred"
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from messaging import MessagingError, Service
-from tests.chaos.contract import Apply, Ask, Kill, Spoil, Transfer
+from tests.chaos.contract import Apply, Ask, Kill, Spoil, Stall, Transfer
 from tests.chaos.history import Outcome, What, Writer
 
 __all__ = ["CALL_TIMEOUT_S", "Load"]
@@ -26,6 +26,8 @@ CALL_TIMEOUT_S: Final = 5.0
 _OPEN_MAX: Final = 256
 _TRIES: Final = 4
 _AGAIN_S: Final = 0.5
+
+_Call = Apply | Spoil | Kill | Stall | Transfer | Ask
 
 
 class Load:
@@ -38,6 +40,7 @@ class Load:
         mix: Weight of each operation.
         accounts: How many accounts transfers are between.
         flaky: Share of commands whose first runs fail.
+        stall_s: What a handler takes that takes long.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Load:
         mix: Mapping[What, int],
         accounts: int = 0,
         flaky: float = 0.0,
+        stall_s: float = 0.0,
     ) -> None:
         self._service = service
         self._writer = writer
@@ -56,6 +60,7 @@ class Load:
         self._mix = mix
         self._accounts = accounts
         self._flaky = flaky
+        self._stall_s = stall_s
         self._room = asyncio.Semaphore(_OPEN_MAX)
 
     async def run(self, *, rate: float, limit: int, stopping: asyncio.Event) -> None:
@@ -85,7 +90,7 @@ class Load:
             self._writer.end(op_id, outcome, took_s=longest_s, error=error)
             self._room.release()
 
-    async def _try(self, call: Apply | Spoil | Kill | Transfer | Ask, op_id: UUID) -> tuple[Outcome, str]:
+    async def _try(self, call: _Call, op_id: UUID) -> tuple[Outcome, str]:
         try:
             if isinstance(call, Ask):
                 await self._service.request(call, message_id=op_id, timeout=CALL_TIMEOUT_S)
@@ -95,7 +100,7 @@ class Load:
             return Outcome.UNKNOWN, type(error).__name__
         return Outcome.CONFIRMED, ""
 
-    def _prepared(self, op_id: UUID, what: What) -> Apply | Spoil | Kill | Transfer | Ask:
+    def _prepared(self, op_id: UUID, what: What) -> _Call:
         match what:
             case What.APPLY:
                 is_flaky = self._chance.random() < self._flaky
@@ -106,6 +111,8 @@ class Load:
                 return Kill(op_id=op_id)
             case What.ASK:
                 return Ask(op_id=op_id)
+            case What.STALL | What.BLOCK:
+                return Stall(op_id=op_id, seconds=self._stall_s, blocks=what is What.BLOCK)
             case What.TRANSFER:
                 source, target = self._chance.sample(range(self._accounts), 2)
                 return Transfer(op_id=op_id, source=source, target=target, cents=self._chance.randint(1, 1_000))
@@ -124,6 +131,7 @@ async def _main(arguments: argparse.Namespace) -> None:
                 mix=mix,
                 accounts=arguments.accounts,
                 flaky=arguments.flaky,
+                stall_s=arguments.stall_s,
             )
             await load.run(rate=arguments.rate, limit=arguments.limit, stopping=stopping)
 
@@ -137,4 +145,5 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--accounts", type=int, default=0)
     parser.add_argument("--flaky", type=float, default=0.0)
+    parser.add_argument("--stall-s", type=float, default=0.0)
     asyncio.run(_main(parser.parse_args()))

@@ -24,6 +24,8 @@ _EFFECT: Mapping[What, Did] = {
     What.APPLY: Did.APPLIED,
     What.ASK: Did.ANSWERED,
     What.TRANSFER: Did.TRANSFERRED,
+    What.STALL: Did.APPLIED,
+    What.BLOCK: Did.APPLIED,
 }
 _PUBLISHES = frozenset({What.APPLY, What.TRANSFER})
 _HOPELESS = frozenset({What.SPOIL, What.KILL})

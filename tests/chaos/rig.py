@@ -31,7 +31,7 @@ from tests.chaos.ledger import Did, Ledger
 from tests.chaos.load import CALL_TIMEOUT_S
 from tests.chaos.oracle import Judgement, Letter, judge
 from tests.chaos.programs import Program, Worker
-from tests.chaos.worker import chaos, witness
+from tests.chaos.worker import bystander, chaos, skeptic, witness
 from tests.support.installation import ROOT
 from tests.support.proxy import TcpProxy
 
@@ -153,6 +153,7 @@ class Rig:
         limit: int = 0,
         accounts: int = 0,
         flaky: float = 0.04,
+        stall_s: float = 0.0,
         mix: Mapping[What, int] = DEFAULT_MIX,
         through_proxy: bool = False,
     ) -> None:
@@ -163,6 +164,7 @@ class Rig:
             limit: End after so many calls; 0: flow until the end.
             accounts: How many accounts transfers are between.
             flaky: Share of commands whose first runs fail.
+            stall_s: What a handler takes that takes long.
             mix: Weight of each operation.
             through_proxy: Whether it shares the workers' way to the broker.
         """
@@ -171,12 +173,12 @@ class Rig:
                 "tests.chaos.load",
                 str(self.history_file),
                 "--seed",
-                str(self.seed + len(self._loads)),
+                str(self.chance.getrandbits(32)),
                 "--rate",
                 str(rate),
             ),
             *("--limit", str(limit), "--accounts", str(accounts), "--mix", json.dumps(mix)),
-            *("--flaky", str(flaky)),
+            *("--flaky", str(flaky), "--stall-s", str(stall_s)),
         ]
         environment = {**self._environment, **({"MESSAGING_BROKER_URL": self._proxied} if through_proxy else {})}
         since_s = time.time()
@@ -188,6 +190,12 @@ class Rig:
         """Wait for loads with a limit."""
         for load in self._loads:
             assert await load.ended(timeout_s) == 0, load.last_words()
+
+    async def kill_loads(self) -> None:
+        """End the loads at once, in the middle of their calls."""
+        for load in self._loads:
+            await asyncio.to_thread(load.kill)
+        self._loads.clear()
 
     async def end_load(self) -> None:
         """End the loads in order."""
@@ -269,6 +277,11 @@ class Rig:
             for event in worker.events()
         )
 
+    def told(self, service: str, event: str) -> int:
+        """Return how often processes of a service, those that are gone too, have logged an event."""
+        programs = [worker for worker in (*self.workers, *self.gone) if worker.service == service]
+        return sum(line["event"] == event for worker in programs for line in worker.events())
+
     async def unsettled(self, *services: str) -> int:
         """Return how many deliveries consumers of some services hold, of all services without names."""
         listed = await asyncio.to_thread(
@@ -293,7 +306,7 @@ class Rig:
                 if found.began_s >= since_s and found.outcome is Outcome.CONFIRMED and found.what is not What.SPOIL
             }
             counts = await self.ledger.counts()
-            return any(op_id in counts[did] for did in Did if did is not Did.HEARD for op_id in wanted)
+            return any(op_id in counts[did] for did in Did if did not in {Did.HEARD, Did.OVERHEARD} for op_id in wanted)
 
         return works
 
@@ -374,7 +387,9 @@ async def open_rig(
     settings = Settings(
         broker_url=broker_url or node.url, keys=folder / "keys", namespace=namespace, connect_timeout_s=60.0
     )
-    contracts = {service.name: Contract(handles=service.subscriptions) for service in (chaos, witness)}
+    contracts = {
+        service.name: Contract(handles=service.subscriptions) for service in (chaos, witness, bystander, skeptic)
+    }
     contracts["load"] = Contract(handles=Subscriptions())
     init_development(folder / "keys", contracts, ambient=real_ambient(), operator=OPERATOR)
     database_url = database_url or f"sqlite+aiosqlite:///{folder / 'chaos.db'}"

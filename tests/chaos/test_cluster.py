@@ -1,4 +1,4 @@
-"""Three nodes: any one of them is killed and comes back, one after the other, and all at once."""
+"""Three nodes: one, two and all of them are killed and come back, and one cannot see the others for a while."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,6 +12,8 @@ from tests.chaos.rig import Rig
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 
 START_TIMEOUT_S = 180.0
+DOWN_S = 60.0
+PARTED_S = 40.0
 Strike = Callable[[Rig, list[ClusterNode]], Awaitable[None]]
 
 
@@ -21,6 +23,32 @@ async def kill_and_start(*nodes: ClusterNode) -> None:
     await asyncio.sleep(3)
     # Together: a node that was not the last to go waits for the others.
     await asyncio.gather(*(asyncio.to_thread(node.start, START_TIMEOUT_S) for node in nodes))
+
+
+async def kill_two(_rig: Rig, nodes: list[ClusterNode]) -> None:
+    victims = nodes[1:]
+    for node in victims:
+        await asyncio.to_thread(node.kill)
+    await asyncio.sleep(DOWN_S)
+    await asyncio.gather(*(asyncio.to_thread(node.start, START_TIMEOUT_S) for node in victims))
+
+
+async def part_leader(rig: Rig, nodes: list[ClusterNode]) -> None:
+    await part(await leader(rig, nodes), nodes)
+
+
+async def part_home(_rig: Rig, nodes: list[ClusterNode]) -> None:
+    # The first of the list that clients have: most are connected to it.
+    await part(nodes[0], nodes)
+
+
+async def part(lonely: ClusterNode, nodes: list[ClusterNode]) -> None:
+    others = [node for node in nodes if node is not lonely]
+    for other in others:
+        await asyncio.to_thread(lonely.separate, other)
+    await asyncio.sleep(PARTED_S)
+    for other in others:
+        await asyncio.to_thread(lonely.rejoin, other)
 
 
 async def leader(rig: Rig, nodes: list[ClusterNode]) -> ClusterNode:
@@ -49,6 +77,9 @@ async def kill_all(_rig: Rig, nodes: list[ClusterNode]) -> None:
         pytest.param("3 nodes, the queue's leader killed", kill_leader, id="leader"),
         pytest.param("3 nodes, killed one after the other", kill_each, id="each"),
         pytest.param("3 nodes, killed at once", kill_all, id="all"),
+        pytest.param(f"3 nodes, two down for {DOWN_S:.0f} s", kill_two, id="two"),
+        pytest.param(f"3 nodes, the leader's parted for {PARTED_S:.0f} s", part_leader, id="part-leader"),
+        pytest.param(f"3 nodes, the clients' parted for {PARTED_S:.0f} s", part_home, id="part-home"),
     ],
 )
 async def test_nodes_of_a_cluster_are_killed(

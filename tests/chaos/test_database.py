@@ -1,4 +1,4 @@
-"""The database breaks under the workers, in the middle of commits."""
+"""The database breaks under the workers, in the middle of commits, or is away for long."""
 
 import asyncio
 
@@ -11,6 +11,7 @@ from tests.support.postgres import PrivatePostgres
 pytestmark = [pytest.mark.broker, pytest.mark.postgres, pytest.mark.timeout(600)]
 
 RESTARTS = 3
+AWAY_S = 60.0
 
 
 async def test_postgresql_restarts_under_load(
@@ -28,6 +29,25 @@ async def test_postgresql_restarts_under_load(
         await asyncio.to_thread(private_postgres.start)
     await rig.recovered()
     finding, judgement = await rig.judged(f"PostgreSQL breaks and restarts, {RESTARTS} times")
+    findings.append(finding)
+
+    assert judgement.problems == {}
+    assert finding.held
+
+
+async def test_postgresql_is_away_for_long(
+    fragile_rig: Rig, private_postgres: PrivatePostgres, findings: list[Finding]
+) -> None:
+    rig = fragile_rig
+    await rig.start("witness")
+    await rig.start(count=2)
+    await rig.load()
+
+    await asyncio.to_thread(private_postgres.stop)
+    await asyncio.sleep(AWAY_S)
+    await asyncio.to_thread(private_postgres.start)
+    await rig.recovered()
+    finding, judgement = await rig.judged(f"PostgreSQL away for {AWAY_S:.0f} s")
     findings.append(finding)
 
     assert judgement.problems == {}

@@ -1,12 +1,14 @@
-"""The services under fire: `chaos` notes effects and publishes, `witness` notes what it hears.
+"""The services under fire: `chaos` acts and publishes, `witness` and `bystander` note what they hear, `skeptic` fails.
 
 Run by `messaging run tests.chaos.worker:chaos`. Three variables say how: `CHAOS_DATABASE_URL`; `CHAOS_INBOX`, `sql` or
 `memory`, the latter with effects in a transaction of the handler's own, as an application without a durable store has
 them; `CHAOS_NARROW`, a pool of connections as small as that.
 """
 
+import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -16,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from messaging import Context, Reject, RetryPolicy, Service
 from messaging.stores.sql import SqlStore
-from tests.chaos.contract import Applied, Apply, Ask, Kill, Spoil, Transfer
+from tests.chaos.contract import Applied, Apply, Ask, Kill, Spoil, Stall, Transfer
 from tests.chaos.ledger import ACCOUNTS, Did, noted
 
-__all__ = ["chaos", "witness"]
+__all__ = ["bystander", "chaos", "skeptic", "witness"]
 
 RETRY = RetryPolicy(immediate=1, delays_s=(1.0, 5.0))
 WORKER = str(os.getpid())
@@ -39,6 +41,8 @@ async def open_store(_service: Service) -> AsyncIterator[tuple[object, ...]]:
 
 chaos = Service("chaos", lifespan=open_store, retry=RETRY)
 witness = Service("witness", lifespan=open_store, retry=RETRY)
+bystander = Service("bystander", lifespan=open_store, retry=RETRY)
+skeptic = Service("skeptic", lifespan=open_store, retry=RETRY)
 
 
 async def note(context: Context, op_id: UUID, did: Did) -> None:
@@ -73,6 +77,16 @@ async def kill(command: Kill, context: Context) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@chaos.on_command(Stall, timeout=120)
+async def stall(command: Stall, context: Context) -> None:
+    """Take long before the effect: no transaction of the database is open meanwhile."""
+    if command.blocks:
+        time.sleep(command.seconds)  # noqa: ASYNC251 - a handler that blocks the event loop is the fault
+    else:
+        await asyncio.sleep(command.seconds)
+    await note(context, command.op_id, Did.APPLIED)
+
+
 @chaos.on_command(Transfer)
 async def transfer(command: Transfer, context: Context) -> None:
     """Move the money; the lower account first, so that two transfers never wait for each other."""
@@ -96,3 +110,15 @@ async def answer(request: Ask, context: Context) -> str:
 async def hear(event: Applied, context: Context) -> None:
     """Note that the news arrived."""
     await note(context, event.op_id, Did.HEARD)
+
+
+@bystander.on_event(Applied)
+async def overhear(event: Applied, context: Context) -> None:
+    """Note that the news arrived here too."""
+    await note(context, event.op_id, Did.OVERHEARD)
+
+
+@skeptic.on_event(Applied)
+async def doubt(_event: Applied, _context: Context) -> None:
+    """Never believe it."""
+    raise RuntimeError("not convinced")
