@@ -347,6 +347,11 @@ def routing_key(name: str, version: int) -> str:
     return f"{name}.v{version}"
 
 
+def is_way_back(exchange: str, service: str) -> bool:
+    """Tell whether an exchange is, in whatever namespace, the one that brings messages back to the service's queues."""
+    return exchange.endswith(f".{service}.return")
+
+
 def dead_routing_key(failed_in: str, origin: str | None) -> str:
     """Return the routing key of a dead letter: `dead.<failed_in>[.<origin>]`.
 

@@ -29,6 +29,9 @@ _QUIET_S: Final = 2.0
 _STALLED_S: Final = 30.0
 # Opening a letter takes a fraction of a millisecond: heartbeats and Ctrl-C must get their turn in between.
 _BREATH_EVERY: Final = 16
+# The broker takes its time to bring thousands of letters back; whoever looks next must find them all.
+_RETURN_POLL_S: Final = 0.02
+_RETURN_STALLED_S: Final = 1.0
 
 
 class _Slice:
@@ -152,8 +155,24 @@ class DeadQueue:
     async def aclose(self) -> None:
         """Give back what was not settled, slice by slice, so that their order stays."""
         slices, self._slices = self._slices, []
+        kept = sum(one.kept + one.in_hand for one in slices)
         for one in slices:
             await one.aclose()
+        if kept:
+            await self._returned(kept)
+
+    async def _returned(self, count: int) -> None:
+        """Wait until the queue holds at least so many again, or until no more come back."""
+        loop = asyncio.get_running_loop()
+        most, patience_s = -1, 0.0
+        while True:
+            depth = await self._transport.depth(self._queue)
+            messages = 0 if depth is None else depth.messages
+            if messages > most:
+                most, patience_s = messages, loop.time() + _RETURN_STALLED_S
+            if messages >= count or loop.time() >= patience_s:
+                return
+            await asyncio.sleep(_RETURN_POLL_S)
 
     def _found(self, source: _Slice) -> Found:
         delivery = source.arrived.popleft()

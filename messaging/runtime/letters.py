@@ -12,6 +12,7 @@ from messaging.core.codec import unpack
 from messaging.core.dead_letter import DeadLetter
 from messaging.core.envelope import Kind
 from messaging.core.fault import Fault
+from messaging.core.topology import is_way_back
 from messaging.errors import MalformedError, MessagingError, SealError
 from messaging.runtime.replaying import read_replay
 from messaging.security.bundle import KeyState
@@ -29,6 +30,14 @@ class Letter(Protocol):
     @property
     def body(self) -> bytes:
         """The bytes as they came."""
+
+    @property
+    def exchange(self) -> str:
+        """The exchange through which it came here."""
+
+    @property
+    def routing_key(self) -> str:
+        """What it was addressed to there."""
 
     @property
     def attempt(self) -> int:
@@ -148,7 +157,10 @@ def _unverified(service: str, delivery: Letter, error: MessagingError) -> DeadLe
 def _broker_fault(service: str, delivery: Letter) -> Fault:
     """Return why the broker or a crash fuse moved the message here: a claim, for the broker's headers are unsigned."""
     death = delivery.deaths[0] if delivery.deaths else None
-    if death is None:
+    if is_way_back(delivery.exchange, service):
+        # The way back leads here when it has nowhere else to lead to (docs/topology.md, the alternate exchange).
+        error, reason = "broker.no_queue", f"it was to come back to {delivery.routing_key}, which did not exist"
+    elif death is None:
         error, reason = "crash_loop", "it came back unhandled again and again: its handler may kill the worker"
     else:
         error, reason = f"broker.{death.reason}", f"the broker moved it out of {death.queue} ({death.reason})"

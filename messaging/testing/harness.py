@@ -57,6 +57,8 @@ class _Still:
     body: bytes
     attempt: int = 1
     first_failed_ms: int | None = None
+    exchange: str = ""
+    routing_key: str = ""
     deaths: tuple[Death, ...] = ()
 
 

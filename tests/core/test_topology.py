@@ -14,6 +14,7 @@ from messaging.core.topology import (
     Subscriptions,
     Topology,
     dead_routing_key,
+    is_way_back,
     routing_key,
 )
 from messaging.errors import ConfigurationError
@@ -272,3 +273,9 @@ def test_who_makes_what(declares: Declares, shared: bool, own: bool, replies: bo
     assert {declares.makes(exchange) for exchange in topology.exchanges if exchange.name not in TOPICS} == {own}
     assert {declares.makes(queue) for queue in topology.queues} == {own}
     assert declares.makes(reply_queue) is replies
+
+
+def test_the_way_back_of_a_service_is_known_in_any_namespace() -> None:
+    assert is_way_back(Names("prod").return_exchange("orders"), "orders")
+    assert not is_way_back(Names("prod").return_exchange("users"), "orders")
+    assert not is_way_back(Names("prod").undeliverable_exchange("orders"), "orders")

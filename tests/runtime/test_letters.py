@@ -116,6 +116,24 @@ async def test_what_the_fuse_buried_says_so() -> None:
         assert (letter.fault.error, letter.kind) == ("crash_loop", Kind.COMMAND)
 
 
+async def test_what_had_no_queue_to_come_back_to_says_so() -> None:
+    async with Stage() as stage:
+        queue = stage.names.queue("orders", "commands")
+        death = Death(queue=stage.names.rung("orders", 1000), reason="expired", count=1)
+        lost = _Still(
+            body=stage.sealed(PlaceOrder(), "users"),
+            exchange=stage.names.return_exchange("orders"),
+            routing_key=queue,
+            deaths=(death,),
+        )
+
+        letter = reader(stage).read("orders", lost)
+
+        assert letter.fault.error == "broker.no_queue"
+        assert queue in letter.fault.reason
+        assert letter.is_replayable
+
+
 async def test_a_buried_replay_shows_its_original_with_its_history() -> None:
     async with Stage() as stage:
         original = stage.sealed(PlaceOrder(number=4), "users")
