@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos attacks fuzz check coverage bench clean setup peers broker broker-if-possible postgres
+.PHONY: help demo test test-fast chaos soak attacks fuzz check coverage bench clean setup peers broker broker-if-possible postgres
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,7 +27,11 @@ test-fast: setup ## run the tests that need no broker and no database server
 
 chaos: ## kill workers, brokers, links and databases under load and judge what is left (SMOKE=1: a short selection)
 	@$(MAKE) --no-print-directory -j3 setup broker postgres
-	@CHAOS_SMOKE=$(SMOKE) $(PYTEST) -v --tb=short tests/chaos $(if $(SMOKE),-m smoke)
+	@CHAOS_SMOKE=$(SMOKE) $(PYTEST) -v --tb=short tests/chaos -m "$(if $(SMOKE),smoke,not soak)"
+
+soak: ## half an hour of steady work, to see whether anything grows (SOAK_S=1800: seconds)
+	@$(MAKE) --no-print-directory -j3 setup broker postgres
+	@SOAK_S=$(SOAK_S) $(PYTEST) -v --tb=short tests/chaos/test_soak.py
 
 attacks: ## try every attack of the catalogue, on a real RabbitMQ too, and write docs/attacks.md
 	@$(MAKE) --no-print-directory -j2 setup broker

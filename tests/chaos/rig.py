@@ -89,7 +89,7 @@ class Rig:
         self.recovery_s = 0.0
         self.is_proxied = True
         self._environment = dict(environment)
-        self._loads: list[Program] = []
+        self.loads: list[Program] = []
 
     # ---- processes
 
@@ -182,24 +182,24 @@ class Rig:
         ]
         environment = {**self._environment, **({"MESSAGING_BROKER_URL": self._proxied} if through_proxy else {})}
         since_s = time.time()
-        self._loads.append(Program(arguments, environment=environment, log_file=self.folder / "load.log"))
+        self.loads.append(Program(arguments, environment=environment, log_file=self.folder / "load.log"))
         flows = self._begun_since(since_s) if limit else self._works_since(since_s)
         await self._until(flows, _END_TIMEOUT_S, what="first work was done")
 
     async def load_ended(self, timeout_s: float) -> None:
         """Wait for loads with a limit."""
-        for load in self._loads:
+        for load in self.loads:
             assert await load.ended(timeout_s) == 0, load.last_words()
 
     async def kill_loads(self) -> None:
         """End the loads at once, in the middle of their calls."""
-        for load in self._loads:
+        for load in self.loads:
             await asyncio.to_thread(load.kill)
-        self._loads.clear()
+        self.loads.clear()
 
     async def end_load(self) -> None:
         """End the loads in order."""
-        for load in self._loads:
+        for load in self.loads:
             load.signal(signal.SIGTERM)
         await self.load_ended(_END_TIMEOUT_S)
 
@@ -209,7 +209,7 @@ class Rig:
         """Wait from now, the moment of healing, until every live worker is fed and new work is done (I4); seconds."""
         began_s, since_s = time.monotonic(), time.time()
         await self._until(self._is_fed, 2 * RECOVERY_S, what="every live worker was fed")
-        if any(load.is_running for load in self._loads):
+        if any(load.is_running for load in self.loads):
             await self._until(self._works_since(since_s), 2 * RECOVERY_S, what="new work was done")
         self.recovery_s = time.monotonic() - began_s
         assert self.recovery_s <= RECOVERY_S, f"I4: recovery took {self.recovery_s:.1f} s (seed {self.seed})"
@@ -357,7 +357,7 @@ class Rig:
 
     def stop(self) -> None:
         """End every process."""
-        for program in (*self.workers, *self._loads):
+        for program in (*self.workers, *self.loads):
             program.kill()
 
 

@@ -2,7 +2,7 @@
 
 Run by `messaging run tests.chaos.worker:chaos`. Three variables say how: `CHAOS_DATABASE_URL`; `CHAOS_INBOX`, `sql` or
 `memory`, the latter with effects in a transaction of the handler's own, as an application without a durable store has
-them; `CHAOS_NARROW`, a pool of connections as small as that.
+them; `CHAOS_COUNT_TASKS_S`, to log as often how many tasks there are.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
+import structlog
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -25,6 +26,7 @@ __all__ = ["bystander", "chaos", "skeptic", "witness"]
 
 RETRY = RetryPolicy(immediate=1, delays_s=(1.0, 5.0))
 WORKER = str(os.getpid())
+log = structlog.get_logger()
 
 
 @asynccontextmanager
@@ -33,10 +35,19 @@ async def open_store(_service: Service) -> AsyncIterator[tuple[object, ...]]:
     url = os.environ["CHAOS_DATABASE_URL"]
     sizes = {} if url.startswith("sqlite") else {"pool_size": 16, "max_overflow": 16, "pool_pre_ping": True}
     engine = create_async_engine(url, **sizes)
+    counting = asyncio.create_task(count_tasks(float(os.environ.get("CHAOS_COUNT_TASKS_S") or 0)))
     try:
         yield (engine,) if os.environ.get("CHAOS_INBOX") == "memory" else (SqlStore(engine), engine)
     finally:
+        counting.cancel()
         await engine.dispose()
+
+
+async def count_tasks(every_s: float) -> None:
+    """Log how many tasks there are, as often as wanted; 0: never."""
+    while every_s:
+        await asyncio.sleep(every_s)
+        log.info("tasks.counted", count=len(asyncio.all_tasks()))
 
 
 chaos = Service("chaos", lifespan=open_store, retry=RETRY)
