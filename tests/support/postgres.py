@@ -41,9 +41,11 @@ class PrivatePostgres:
     Args:
         programs: Folder of `initdb` and `pg_ctl`.
         folder: Home of everything it writes.
+        is_durable: Whether a commit waits for the disk, as it must in earnest.
     """
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, *, is_durable: bool = False) -> None:
+        self._fsync = "on" if is_durable else "off"
         self._programs = programs
         self._folder = folder
         self._port = free_port()
@@ -57,7 +59,9 @@ class PrivatePostgres:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories= -c fsync=off"
+        options = (
+            f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories= -c fsync={self._fsync}"
+        )
         log = self._folder / "server.log"
         self._control("-l", log, "-o", options, "start")
         self._guard = _start_guard(int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
@@ -75,18 +79,18 @@ class PrivatePostgres:
 
 
 @contextmanager
-def run_postgres() -> Iterator[str]:
+def run_postgres(*, is_durable: bool = False) -> Iterator[str]:
     """Run a private server for the time of the block and give its URL.
 
     Raises:
         RuntimeError: it is not installed or did not start; the message carries the end of its log.
     """
-    with run_private_postgres() as server:
+    with run_private_postgres(is_durable=is_durable) as server:
         yield server.url
 
 
 @contextmanager
-def run_private_postgres() -> Iterator[PrivatePostgres]:
+def run_private_postgres(*, is_durable: bool = False) -> Iterator[PrivatePostgres]:
     """As `run_postgres`, and give the server itself, to be killed and started again."""
     programs = find_postgres_folder()
     if programs is None:
@@ -97,7 +101,7 @@ def run_private_postgres() -> Iterator[PrivatePostgres]:
         if os.geteuid() == 0:
             account = pwd.getpwnam("postgres")
             os.chown(folder, account.pw_uid, account.pw_gid)
-        server = PrivatePostgres(programs, folder)
+        server = PrivatePostgres(programs, folder, is_durable=is_durable)
         server.start()
         try:
             yield server

@@ -7,19 +7,16 @@ all, and the message runs again. So nothing is ever half done, and there is no l
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
-from uuid import UUID
 
-from sqlalchemy import and_, delete, literal, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import BigInteger, and_, bindparam, delete, literal, or_, select, tuple_, update
 
 from messaging.core.inbox import Decision, Replaying, RowState, judge
-from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
-from messaging.stores.base import InboxKey, Outgoing, Reservation, Scheduled, StoreUnavailableError
+from messaging.stores.base import InboxKey, Reservation, StoreUnavailableError
 from messaging.stores.sql.database import Database, mapped
-from messaging.stores.sql.outbox import stage
-from messaging.stores.sql.schedule import cancel, schedule
+from messaging.stores.sql.outbox import Staging
 from messaging.stores.sql.schema import INBOX
+from messaging.stores.sql.unit import SqlUnit
 
 __all__ = ["SqlInbox"]
 
@@ -31,53 +28,22 @@ _SKEW_MS: Final = 60_000
 _PURGE_ROWS: Final = 500
 
 
-class SqlUnit:
-    """One handler's transaction: the inbox row, the business rows and what is to be sent, committed as one."""
-
-    def __init__(self, session: AsyncSession, database: Database, service: str) -> None:
-        self.session = session
-        self.staged = 0
-        self._database = database
-        self._service = service
-        self._is_open = True
-
-    async def stage(self, outgoing: Outgoing) -> None:
-        """Write a message into the outbox; it leaves once the transaction is committed."""
-        await stage(self.session, self._database, self._service, outgoing)
-        self.staged += 1
-
-    async def schedule(self, scheduled: Scheduled) -> None:
-        """Write a message for later; it is on the schedule once the transaction is committed."""
-        await schedule(self.session, self._database, self._service, scheduled)
-
-    async def cancel(self, message_id: UUID) -> Cancellation:
-        """Cancel a scheduled message, if the transaction is committed."""
-        return await cancel(self.session, self._database, self._service, message_id)
-
-    async def commit(self) -> None:
-        """Make everything happen."""
-        try:
-            with mapped():
-                await self.session.commit()
-        finally:
-            await self.close()
-
-    async def close(self) -> None:
-        """Undo what was not committed, and let the next writer in. Twice is once."""
-        if self._is_open:
-            self._is_open = False
-            try:
-                with mapped():
-                    await self.session.close()
-            finally:
-                self._database.release_writer()
-
-
 class SqlInbox:
     """See `Inbox` for the methods."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        now_ms = database.now_ms()
+        # Built once: a statement's text and cache key cost more than its execution.
+        self._ran = {
+            "state": RowState.DONE.value,
+            "processed_at_ms": now_ms,
+            "keep_until_ms": database.larger(
+                bindparam(_EXPIRES, type_=BigInteger) + _SKEW_MS, now_ms + REPLAY_WINDOW_MS
+            ),
+        }
+        self._insert = database.insert(INBOX).values(**self._ran).on_conflict_do_nothing()
+        self._stagings: dict[str, Staging] = {}
 
     async def state(self, key: InboxKey, *, leaf: bytes) -> RowState:
         """Return the row's state as these bytes see it."""
@@ -121,10 +87,10 @@ class SqlInbox:
     async def complete(self, reservation: Reservation, *, reply: bytes | None = None) -> bool:
         """Commit: the row says done, and what was staged may leave."""
         unit = _unit_of(reservation)
-        if reply is not None:
-            with mapped():
-                await unit.session.execute(update(INBOX).where(_is(reservation.key)).values(reply=reply))
-        await unit.commit()
+        if reply is None:
+            await unit.commit()
+        else:
+            await unit.commit((_ANSWER, {**_row(reservation.key), _REPLY: reply}))
         return True
 
     async def renew(self, reservation: Reservation) -> Reservation:
@@ -197,14 +163,14 @@ class SqlInbox:
                 .where(INBOX.c.keep_until_ms < self._database.now_ms())
                 .limit(_PURGE_ROWS)
             )
-            rows = (await connection.execute(old)).all()
-            for row in rows:
-                await connection.execute(delete(INBOX).where(_is(InboxKey(*row))))
-        return len(rows)
+            keys = tuple_(INBOX.c.service, INBOX.c.sender, INBOX.c.message_id)
+            return (await connection.execute(delete(INBOX).where(keys.in_(old)))).rowcount
 
     async def _begin(self, service: str) -> SqlUnit:
-        await self._database.acquire_writer()
-        return SqlUnit(self._database.session(), self._database, service)
+        staging = self._stagings.get(service)
+        if staging is None:
+            staging = self._stagings[service] = Staging(self._database, service)
+        return await SqlUnit.begin(self._database, staging)
 
     async def _reserved(
         self,
@@ -214,25 +180,19 @@ class SqlInbox:
         expires_at_ms: int,
         replaying: Replaying | None = None,
     ) -> Reservation:
-        now_ms = self._database.now_ms()
-        values = {
-            "leaf": leaf,
-            "state": RowState.DONE.value,
-            "processed_at_ms": now_ms,
-            "keep_until_ms": self._database.larger(literal(expires_at_ms + _SKEW_MS), now_ms + REPLAY_WINDOW_MS),
-        }
+        values = {**_columns(key), "leaf": leaf, _EXPIRES: expires_at_ms}
         with mapped(only_ours=True):
-            insert = self._database.insert(INBOX).values(**_columns(key), **values).on_conflict_do_nothing()
             # Waits for a concurrent duplicate; as the first statement it opens the transaction.
             reply = None
-            is_new = (await unit.session.execute(insert)).rowcount == 1  # type: ignore[attr-defined]
+            is_new = (await unit.connection.execute(self._insert, values)).rowcount == 1
             if is_new:
                 decision = judge(RowState.ABSENT, same_leaf=True, replay=replaying)
             else:
-                row = (await unit.session.execute(select(INBOX).where(_is(key)).with_for_update())).one()
+                row = (await unit.connection.execute(select(INBOX).where(_is(key)).with_for_update())).one()
                 decision = judge(RowState(row.state), same_leaf=row.leaf == leaf, replay=replaying)
                 if decision is Decision.RUN:
-                    await unit.session.execute(update(INBOX).where(_is(key)).values(**values, reply=None))
+                    again = update(INBOX).where(_is(key)).values(**self._ran, leaf=leaf, reply=None)
+                    await unit.connection.execute(again, {_EXPIRES: expires_at_ms})
                 else:
                     reply = row.reply
         if decision is not Decision.RUN:
@@ -243,6 +203,24 @@ class SqlInbox:
 
 def _is(key: InboxKey) -> Any:
     return and_(INBOX.c.service == key.service, INBOX.c.sender == key.sender, INBOX.c.message_id == key.message_id)
+
+
+# Names of their own: those of columns are SQLAlchemy's where a row is changed.
+_EXPIRES: Final = "expires_at_ms"
+_REPLY: Final = "kept_reply"
+_ANSWER: Final = (
+    update(INBOX)
+    .where(
+        INBOX.c.service == bindparam("of_service"),
+        INBOX.c.sender == bindparam("of_sender"),
+        INBOX.c.message_id == bindparam("of_message_id"),
+    )
+    .values(reply=bindparam(_REPLY))
+)
+
+
+def _row(key: InboxKey) -> dict[str, object]:
+    return {f"of_{name}": value for name, value in _columns(key).items()}
 
 
 def _columns(key: InboxKey) -> dict[str, object]:

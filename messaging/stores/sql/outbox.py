@@ -10,35 +10,47 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import delete, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from messaging.core.sealed import Label, Route
 from messaging.stores.base import Claimed, Outgoing
 from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.schema import OUTBOX
 
-__all__ = ["SqlOutbox", "stage"]
+__all__ = ["SqlOutbox", "Staging"]
 
 REASON_MAX_CHARS: Final = 500
 
 
-async def stage(session: AsyncSession | AsyncConnection, database: Database, service: str, outgoing: Outgoing) -> None:
-    """Insert one row inside the caller's transaction."""
-    now_ms = database.now_ms()
-    with mapped():
-        await session.execute(
-            insert(OUTBOX).values(
-                service=service,
-                message_id=UUID(hex=outgoing.label.message_id),
-                message_type=outgoing.label.type,
-                exchange=outgoing.route.exchange,
-                routing_key=outgoing.route.routing_key,
-                is_mandatory=outgoing.route.mandatory,
-                sealed=outgoing.sealed,
-                created_at_ms=now_ms,
-                due_at_ms=now_ms,
-            )
-        )
+class Staging:
+    """Writes rows of one service's outbox, in whatever transaction it is given.
+
+    Args:
+        database: Whose clock dates them.
+        service: Whose outbox.
+    """
+
+    def __init__(self, database: Database, service: str) -> None:
+        self.service = service
+        # Built once: its text and cache key cost more than its execution.
+        now_ms = database.now_ms()
+        self._insert = insert(OUTBOX).values(created_at_ms=now_ms, due_at_ms=now_ms)
+
+    async def write(self, connection: AsyncConnection, staged: Sequence[Outgoing]) -> None:
+        """Insert all rows with one statement; none for nothing."""
+        if staged:
+            await connection.execute(self._insert, [self._row(outgoing) for outgoing in staged])
+
+    def _row(self, outgoing: Outgoing) -> dict[str, Any]:
+        return {
+            "service": self.service,
+            "message_id": UUID(hex=outgoing.label.message_id),
+            "message_type": outgoing.label.type,
+            "exchange": outgoing.route.exchange,
+            "routing_key": outgoing.route.routing_key,
+            "is_mandatory": outgoing.route.mandatory,
+            "sealed": outgoing.sealed,
+        }
 
 
 class SqlOutbox:
@@ -63,14 +75,11 @@ class SqlOutbox:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
+        lease = {"claimed_by": owner, "claimed_until_ms": now_ms + int(lease_s * 1000)}
+        take = update(OUTBOX).where(OUTBOX.c.id.in_(due)).values(lease).returning(OUTBOX)
         async with self._database.writing() as connection:
-            ids = list((await connection.execute(due)).scalars())
-            if not ids:
-                return []
-            lease = {"claimed_by": owner, "claimed_until_ms": now_ms + int(lease_s * 1000)}
-            await connection.execute(update(OUTBOX).where(OUTBOX.c.id.in_(ids)).values(lease))
-            rows = (await connection.execute(select(OUTBOX).where(OUTBOX.c.id.in_(ids)).order_by(OUTBOX.c.id))).all()
-        return [_claimed(row) for row in rows]
+            rows = (await connection.execute(take)).all()
+        return [_claimed(row) for row in sorted(rows, key=_number_of)]
 
     async def delete(self, ids: Sequence[int]) -> None:
         """Remove rows whose publish is confirmed."""
@@ -107,6 +116,10 @@ class SqlOutbox:
     async def _change(self, row: Claimed, **values: Any) -> None:
         async with self._database.writing() as connection:
             await connection.execute(update(OUTBOX).where(OUTBOX.c.id == row.id).values(values))
+
+
+def _number_of(row: Any) -> int:
+    return int(row.id)
 
 
 def _claimed(row: Any) -> Claimed:

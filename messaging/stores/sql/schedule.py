@@ -18,7 +18,7 @@ from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError, MessagingError
 from messaging.stores.base import Outgoing, Released, Scheduled, Waiting
 from messaging.stores.sql.database import Database, mapped
-from messaging.stores.sql.outbox import REASON_MAX_CHARS, stage
+from messaging.stores.sql.outbox import REASON_MAX_CHARS, Staging
 from messaging.stores.sql.schema import SCHEDULE
 
 __all__ = ["SqlSchedule", "cancel", "purge", "schedule"]
@@ -84,6 +84,7 @@ class SqlSchedule:
     def __init__(self, database: Database, service: str) -> None:
         self._database = database
         self._service = service
+        self._staging = Staging(database, service)
 
     async def add(self, scheduled: Scheduled) -> None:
         """Keep a message until its time, in a transaction of its own."""
@@ -112,9 +113,8 @@ class SqlSchedule:
             sealed = await asyncio.gather(*(seal(bytes(row.draft)) for row in rows), return_exceptions=True)
             failed = [(row, one) for row, one in zip(rows, sealed, strict=True) if isinstance(one, BaseException)]
             sent = [(row, one) for row, one in zip(rows, sealed, strict=True) if not isinstance(one, BaseException)]
-            for row, outgoing in sent:
-                if outgoing is not None:
-                    await stage(connection, self._database, self._service, outgoing)
+            await self._staging.write(connection, [outgoing for _, outgoing in sent if outgoing is not None])
+            for row, _ in sent:
                 await self._change(
                     connection, row, state=Cancellation.SENT.value, draft=None, ended_at_ms=self._database.now_ms()
                 )

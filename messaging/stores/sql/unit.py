@@ -1,0 +1,130 @@
+"""`SqlUnit`: one handler's transaction. The inbox row is its first statement, what is to be sent its last."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from messaging.core.schedule import Cancellation
+from messaging.errors import ConfigurationError
+from messaging.stores.base import Outgoing, Scheduled
+from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.outbox import Staging
+from messaging.stores.sql.schedule import cancel, schedule
+
+__all__ = ["SqlUnit", "session_on"]
+
+
+class SqlUnit:
+    """Inbox row, business rows and what is to be sent, committed as one.
+
+    Args:
+        connection: In a transaction, which ends with the unit.
+        database: Whose turn to write is taken.
+        staging: Writes the outbox rows.
+    """
+
+    def __init__(self, connection: AsyncConnection, database: Database, staging: Staging) -> None:
+        self.connection = connection
+        self._database = database
+        self._staging = staging
+        self._staged: list[Outgoing] = []
+        self._session: AsyncSession | None = None
+        self._is_open = True
+
+    @classmethod
+    async def begin(cls, database: Database, staging: Staging) -> "SqlUnit":
+        """Take this process's turn to write, and open a transaction.
+
+        Raises:
+            StoreUnavailableError: the database cannot be reached or does not answer.
+        """
+        return cls(await begin(database), database, staging)
+
+    @property
+    def session(self) -> AsyncSession:
+        """What handlers write their own rows through; made when it is first asked for."""
+        if self._session is None:
+            self._session = session_on(self.connection)
+        return self._session
+
+    async def stage(self, outgoing: Outgoing) -> None:
+        """Keep a message for the outbox; its row is written with all others at the end."""
+        self._staged.append(outgoing)
+
+    async def schedule(self, scheduled: Scheduled) -> None:
+        """Write a message for later; it is on the schedule once the transaction is committed."""
+        await schedule(self.connection, self._database, self._staging.service, scheduled)
+
+    async def cancel(self, message_id: UUID) -> Cancellation:
+        """Cancel a scheduled message, if the transaction is committed."""
+        return await cancel(self.connection, self._database, self._staging.service, message_id)
+
+    async def commit(self, *last: tuple[Any, dict[str, Any]]) -> None:
+        """Make everything happen.
+
+        Args:
+            *last: Statements of the library's own that belong to it, with their values.
+        """
+        try:
+            if self._session is not None:
+                await flush(self._session, self.connection)
+            with mapped():
+                for statement, values in last:
+                    await self.connection.execute(statement, values)
+                await self._staging.write(self.connection, self._staged)
+                await self.connection.commit()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Undo what was not committed, and let the next writer in. Twice is once."""
+        if self._is_open:
+            self._is_open = False
+            try:
+                with mapped():
+                    if self._session is not None:
+                        await self._session.close()
+                    await self.connection.close()
+            finally:
+                self._database.release_writer()
+
+
+async def begin(database: Database) -> AsyncConnection:
+    """Take this process's turn to write, and open a transaction.
+
+    Raises:
+        StoreUnavailableError: the database cannot be reached or does not answer.
+    """
+    await database.acquire_writer()
+    try:
+        with mapped(only_ours=True):
+            connection = await database.writer.connect()
+            try:
+                await connection.begin()
+            except BaseException:
+                await connection.close()
+                raise
+    except BaseException:
+        database.release_writer()
+        raise
+    return connection
+
+
+def session_on(connection: AsyncConnection) -> AsyncSession:
+    """Return a session inside a transaction that it can roll back, but not commit: the library does."""
+    return AsyncSession(connection, expire_on_commit=False, join_transaction_mode="rollback_only")
+
+
+async def flush(session: AsyncSession, connection: AsyncConnection) -> None:
+    """Write what a session still holds.
+
+    Raises:
+        ConfigurationError: the handler rolled its transaction back, so its work and the inbox row are gone.
+    """
+    if not connection.in_transaction():
+        raise ConfigurationError(
+            "the handler rolled back the transaction that the inbox row is in; raise instead, or use "
+            "`async with session.begin_nested():` for a part that may fail"
+        )
+    await session.flush()

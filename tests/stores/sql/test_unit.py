@@ -1,0 +1,109 @@
+"""A handler's transaction: what is written when, and what a handler may do with its session."""
+
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Column, MetaData, Table, Uuid, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from messaging import ConfigurationError
+from messaging.core.sealed import Label, Route
+from messaging.security.seal import restored
+from messaging.stores.base import Outgoing
+from messaging.stores.sql import SqlStore
+from messaging.stores.sql.database import Database
+from messaging.stores.sql.outbox import Staging
+from messaging.stores.sql.unit import SqlUnit
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    order_id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+EFFECTS = Table("effects", MetaData(), Column("order_id", Uuid))
+
+
+@pytest.fixture
+async def unit(store: SqlStore, engine: AsyncEngine) -> SqlUnit:
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        await connection.run_sync(EFFECTS.metadata.create_all)
+    database = Database(engine)
+    return await SqlUnit.begin(database, Staging(database, "orders"))
+
+
+def outgoing() -> Outgoing:
+    label = Label(message_id=uuid4().hex, type="orders.order_placed/1")
+    return Outgoing(sealed=restored(b"sealed"), route=Route(exchange="e", routing_key="k"), label=label)
+
+
+async def count(engine: AsyncEngine, table: Table) -> int:
+    async with engine.connect() as connection:
+        return int(await connection.scalar(select(func.count()).select_from(table)) or 0)
+
+
+async def test_what_the_session_still_holds_is_written_with_the_commit(unit: SqlUnit, engine: AsyncEngine) -> None:
+    unit.session.add(Order(order_id=uuid4()))
+
+    await unit.commit()
+
+    assert await count(engine, Order.__table__) == 1  # type: ignore[arg-type]
+
+
+async def test_staged_messages_are_rows_once_it_is_committed_and_not_before(
+    unit: SqlUnit, engine: AsyncEngine, store: SqlStore
+) -> None:
+    for _ in range(3):
+        await unit.stage(outgoing())
+    before = await store.outbox("orders").depth()
+
+    await unit.commit()
+
+    assert before == (0, 0)
+    assert await store.outbox("orders").depth() == (3, 0)
+
+
+async def test_closing_undoes_everything_and_twice_is_once(unit: SqlUnit, engine: AsyncEngine, store: SqlStore) -> None:
+    await unit.session.execute(insert(EFFECTS).values(order_id=uuid4()))
+    await unit.stage(outgoing())
+
+    await unit.close()
+    await unit.close()
+
+    assert await count(engine, EFFECTS) == 0
+    assert await store.outbox("orders").depth() == (0, 0)
+
+
+async def test_a_handler_that_commits_has_committed_nothing(unit: SqlUnit, engine: AsyncEngine) -> None:
+    await unit.session.execute(insert(EFFECTS).values(order_id=uuid4()))
+    await unit.session.commit()
+    await unit.session.execute(insert(EFFECTS).values(order_id=uuid4()))
+
+    await unit.close()
+
+    assert await count(engine, EFFECTS) == 0
+
+
+async def test_a_handler_that_rolls_back_is_told_instead_of_losing_its_inbox_row(unit: SqlUnit) -> None:
+    await unit.session.execute(insert(EFFECTS).values(order_id=uuid4()))
+    await unit.session.rollback()
+
+    with pytest.raises(ConfigurationError, match="rolled back the transaction that the inbox row is in"):
+        await unit.commit()
+
+
+async def test_a_part_that_may_fail_has_a_savepoint_of_its_own(unit: SqlUnit, engine: AsyncEngine) -> None:
+    await unit.session.execute(insert(EFFECTS).values(order_id=uuid4()))
+    nested = await unit.session.begin_nested()
+    await unit.session.execute(insert(EFFECTS).values(order_id=uuid4()))
+    await nested.rollback()
+
+    await unit.commit()
+
+    assert await count(engine, EFFECTS) == 1
