@@ -98,20 +98,12 @@ class Envelope:
         reply_to: str | None = None,
     ) -> "Envelope":
         """Return the envelope of a message that nothing caused: it starts its own correlation."""
+        audience, correlation_id = audience_of(kind, name), id
+        # By position, which takes a third of the time: one for every message.
         return cls(
-            id=id,
-            kind=kind,
-            name=name,
-            version=version,
-            sender=sender,
-            audience=audience_of(kind, name),
-            issued_at_ms=issued_at_ms,
-            expires_at_ms=expires_at_ms,
-            payload=payload,
-            codec=codec,
-            correlation_id=id,
+            id, kind, name, version, sender, audience, issued_at_ms, expires_at_ms, payload, codec, correlation_id,
             reply_to=reply_to,
-        )
+        )  # fmt: skip
 
     def caused_by(self, cause: "Envelope") -> "Envelope":
         """Return a copy that carries the correlation of `cause` and names it as the cause."""

@@ -12,7 +12,7 @@ import msgpack
 from messaging.core.envelope import CODEC_MSGPACK, CODEC_RAW, Envelope
 from messaging.core.values import value
 from messaging.errors import ConfigurationError, Disposition, MalformedError, UnsupportedError
-from messaging.security.outer import BODY_MAX, CONTENT_MAX_WRAPPING, read_bin
+from messaging.security.outer import BODY_MAX, CONTENT_MAX_WRAPPING, bin_opening, read_bin
 from messaging.security.packed import pack, unpack
 
 __all__ = ["HEADERS_MAX", "Content", "pack_content", "pack_fault", "parse_content", "split_fault"]
@@ -24,6 +24,8 @@ _ARRAY_OF_5: Final = 0x95
 _EMPTY_MAP: Final = 0x80
 _HEADERS_AT: Final = 3
 _NO_COMPRESSION: Final = 0
+_OPENINGS: Final = [bytes((_ARRAY_OF_5, codec, _NO_COMPRESSION)) for codec in range(CODEC_RAW + 1)]
+_NO_HEADERS: Final = bytes((_EMPTY_MAP,))
 _NO_PADDING: Final = b"\xc4\x00"
 _ITEMS_MAX: Final = 1_024
 
@@ -51,7 +53,8 @@ def pack_content(*, codec: int, headers: Mapping[str, Any], payload: bytes) -> b
     """
     if not CODEC_MSGPACK <= codec <= CODEC_RAW:
         raise ConfigurationError(f"codec {codec} is unknown: use one of the CODEC constants of messaging.core.envelope")
-    return b"".join((bytes((_ARRAY_OF_5, codec, _NO_COMPRESSION)), _pack_headers(headers), pack(payload), _NO_PADDING))
+    packed = _pack_headers(headers) if headers else _NO_HEADERS
+    return b"".join((_OPENINGS[codec], packed, bin_opening(len(payload)), payload, _NO_PADDING))
 
 
 def parse_content(plaintext: bytes) -> Content:
@@ -116,8 +119,6 @@ def split_fault(envelope: Envelope) -> tuple[bytes, dict[str, Any]]:
 
 
 def _pack_headers(headers: Mapping[str, Any]) -> bytes:
-    if not headers:
-        return bytes((_EMPTY_MAP,))
     if not all(type(key) is str for key in headers):
         raise ConfigurationError("private headers have text as keys")
     return _packed(headers, what="private headers", limit=HEADERS_MAX)

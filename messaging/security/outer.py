@@ -5,18 +5,20 @@ and length is read from its first bytes and checked against its limit before it 
 the shortest encoding is accepted, so a message has exactly one form.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from messaging.core.values import value
 from messaging.errors import MalformedError, SealError, UnsupportedError
 from messaging.security import merkle
-from messaging.security.suite import leaf_of_digests, sha256
+from messaging.security.suite import leaf_of_parts, sha256
 
 __all__ = [
     "BODY_MAX",
     "CONTENT_MAX",
     "CONTENT_MAX_WRAPPING",
     "Parts",
+    "bin_opening",
     "join_parts",
     "leaf_of",
     "read_bin",
@@ -62,7 +64,7 @@ class Parts:
 
     def leaf(self) -> bytes:
         """Return the digest that the signature covers for this message."""
-        return leaf_of_digests(sha256(self.header), sha256(self.block), sha256(self.content))
+        return leaf_of_parts(self.header, sha256(self.block), self.content)
 
 
 def split_parts(body: bytes) -> Parts:
@@ -92,21 +94,22 @@ def split_parts(body: bytes) -> Parts:
 
 def join_parts(parts: Parts) -> bytes:
     """Return the bytes of a message; the inverse of `split_parts`."""
+    header, block, content, path = parts.header, parts.block, parts.content, parts.path
     return b"".join(
         (
             _OPENING,
-            _bin_opening(len(parts.header)),
-            parts.header,
-            _bin_opening(len(parts.block)),
-            parts.block,
-            _bin_opening(len(parts.content)),
-            parts.content,
+            bin_opening(len(header)),
+            header,
+            bin_opening(len(block)),
+            block,
+            bin_opening(len(content)),
+            content,
             _SIGNATURE_OPENING,
             parts.signature,
             _small(parts.size),
             _small(parts.index),
-            _bin_opening(len(parts.path)),
-            parts.path,
+            bin_opening(len(path)),
+            path,
         )
     )
 
@@ -118,6 +121,17 @@ def leaf_of(sealed: bytes) -> bytes:
         MalformedError, UnsupportedError: Not a sealed message.
     """
     return split_parts(sealed).leaf()
+
+
+# Parts of messages have few lengths: those of a sender's headers, of its data keys, of paths, of its usual contents.
+@lru_cache(maxsize=1_024)
+def bin_opening(size: int) -> bytes:
+    """Return what msgpack writes before a byte string of a size."""
+    if size < 1 << 8:
+        return bytes((_BIN_8, size))
+    if size < 1 << 16:
+        return b"\xc5" + size.to_bytes(2, "big")
+    return b"\xc6" + size.to_bytes(4, "big")
 
 
 def read_bin(body: bytes, at: int, *, limit: int) -> tuple[bytes, int]:
@@ -178,12 +192,10 @@ def _read_small(body: bytes, at: int) -> tuple[int, int]:
 
 
 def _small(number: int) -> bytes:
-    return bytes((number,)) if number <= _POSITIVE_FIXINT_MAX else bytes((_UINT_8, number))
+    return _SMALL[number]
 
 
-def _bin_opening(size: int) -> bytes:
-    if size < 1 << 8:
-        return bytes((_BIN_8, size))
-    if size < 1 << 16:
-        return b"\xc5" + size.to_bytes(2, "big")
-    return b"\xc6" + size.to_bytes(4, "big")
+# The encodings of 0 to 128, the largest batch.
+_SMALL: Final = [
+    bytes((number,)) if number <= _POSITIVE_FIXINT_MAX else bytes((_UINT_8, number)) for number in range(129)
+]

@@ -148,7 +148,7 @@ class Sealer:
             ext=_extensions(envelope, bundle.version),
         )
         content = suite.aead_seal(content_key, plaintext, block_digest=data_key.block_digest, header=header)
-        leaf = suite.leaf_of_digests(suite.sha256(header), data_key.block_digest, suite.sha256(content))
+        leaf = suite.leaf_of_parts(header, data_key.block_digest, content)
         return Unsigned(header, data_key.block, content, leaf, way.signer)
 
     def sign(self, batch: Sequence[Unsigned]) -> list[Sealed]:
@@ -162,6 +162,9 @@ class Sealer:
         """
         if not 1 <= len(batch) <= merkle.BATCH_MAX:
             raise ValueError(f"a batch has 1 to {merkle.BATCH_MAX} messages, not {len(batch)}")
+        first = batch[0].signer
+        if all(unsigned.signer is first for unsigned in batch):
+            return _signed(batch)
         groups: dict[bytes, list[int]] = {}
         for at, unsigned in enumerate(batch):
             groups.setdefault(unsigned.signer.kid, []).append(at)
@@ -239,13 +242,10 @@ def _signed(batch: Sequence[Unsigned]) -> list[Sealed]:
     root, paths = merkle.paths([unsigned.leaf for unsigned in batch])
     signer = batch[0].signer
     signature = signer.sign(suite.root_statement(signer.kid, len(batch), root))
+    size = len(batch)
     return [
-        Sealed(
-            join_parts(
-                Parts(unsigned.header, unsigned.block, unsigned.content, signature, len(batch), index, paths[index])
-            )
-        )
-        for index, unsigned in enumerate(batch)
+        Sealed(join_parts(Parts(one.header, one.block, one.content, signature, size, index, path)))
+        for index, (one, path) in enumerate(zip(batch, paths, strict=True))
     ]
 
 

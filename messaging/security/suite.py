@@ -45,7 +45,7 @@ __all__ = [
     "fault_id",
     "fresh_bytes",
     "key_id",
-    "leaf_of_digests",
+    "leaf_of_parts",
     "root_statement",
     "same",
     "sha256",
@@ -220,9 +220,10 @@ def unwrap(wrapped: bytes, private: PrivateWrapKey, info: bytes, *, suite: int =
     return secret
 
 
-def leaf_of_digests(header: bytes, block: bytes, content: bytes) -> bytes:
-    """Return the leaf of a message from the SHA-256 digests of its three signed parts."""
-    return hashlib.sha256(_LEAF + header + block + content).digest()
+def leaf_of_parts(header: bytes, block_digest: bytes, content: bytes) -> bytes:
+    """Return the leaf of a message from its three signed parts; of the key block its SHA-256 digest is enough."""
+    digests = hashlib.sha256(header).digest() + block_digest + hashlib.sha256(content).digest()
+    return hashlib.sha256(_LEAF + digests).digest()
 
 
 def root_statement(skid: bytes, size: int, root: bytes) -> bytes:

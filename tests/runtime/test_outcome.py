@@ -195,4 +195,4 @@ async def test_content_that_cannot_be_opened_is_buried() -> None:
 
 
 def _leaf(header: bytes, block: bytes, content: bytes) -> bytes:
-    return suite.leaf_of_digests(suite.sha256(header), suite.sha256(block), suite.sha256(content))
+    return suite.leaf_of_parts(header, suite.sha256(block), content)

@@ -1,7 +1,6 @@
 """The port of the inbox: its keys and answers are values, and the shipped adapter keeps its shape."""
 
 import inspect
-from dataclasses import FrozenInstanceError
 from uuid import UUID
 
 import pytest
@@ -26,8 +25,6 @@ def test_a_reservation_holds_nothing_unless_it_says_so() -> None:
     reservation = Reservation(key=KEY, decision=Decision.DROP)
 
     assert (reservation.token, reservation.outer, reservation.reply) == (None, None, None)
-    with pytest.raises(FrozenInstanceError):
-        reservation.token = 1  # type: ignore[misc]
 
 
 def test_the_port_has_one_method_for_each_step_of_a_row() -> None:
