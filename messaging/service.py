@@ -15,14 +15,16 @@ Example:
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from typing import Any, Final, Self
 
 import structlog
 
 from messaging.assembly import build, quieten, trust_file
 from messaging.core.names import check_service, owner_of
+from messaging.core.partition import check_partitions
 from messaging.core.retry import RetryPolicy
 from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
@@ -68,9 +70,11 @@ class Service(Sending, Router):
         middleware: Wraps every handler, the first outermost.
         version: Shown in faults and logs.
         retry: Policy of handlers that have none of their own.
+        partitions: How many queues share the commands with a key, each handled in order by one replica at a time; a
+            power of two. How it is changed later: docs/evolution.md.
 
     Raises:
-        ConfigurationError: the name breaks the grammar.
+        ConfigurationError: the name breaks the grammar, or there cannot be so many partitions.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Service(Sending, Router):
         middleware: Sequence[Middleware] = (),
         version: str = "",
         retry: RetryPolicy | None = None,
+        partitions: int | None = None,
     ) -> None:
         super().__init__()
         self.name = check_service(name)
@@ -92,6 +97,7 @@ class Service(Sending, Router):
         self._lifespan = lifespan
         self._middleware = tuple(middleware)
         self._retry = RetryPolicy() if retry is None else retry
+        self._partitions = None if partitions is None else check_partitions(partitions)
         self._running_with: Settings | None = None
         self._parts: Parts | None = None
         self._engine: Engine | None = None
@@ -242,7 +248,7 @@ class Service(Sending, Router):
     @property
     def subscriptions(self) -> Subscriptions:
         """What it handles, as topology and trust need to know it."""
-        return self.subscriptions_with(self._retry)
+        return replace(self.subscriptions_with(self._retry), partitions=self._partitions)
 
     @property
     def health(self) -> Health:
@@ -277,6 +283,11 @@ class Service(Sending, Router):
     def is_idle(self) -> bool:
         """Whether nothing is being handled, and nothing that was committed waits to leave."""
         return self._engine is None or self._engine.is_idle
+
+    @property
+    def resting(self) -> Mapping[str, int]:
+        """Partition → how many deliveries it holds that all wait for a next try."""
+        return {} if self._engine is None else self._engine.resting
 
     # ---- inside
 
@@ -313,6 +324,11 @@ class Service(Sending, Router):
                     f"service {self.name!r} handles {name}, which {owner_of(name)!r} owns: only the owner of a command "
                     "or request handles it; to hear what happened subscribe to an event"
                 )
+        if self._partitions is not None and not self.subscriptions.keyed:
+            raise ConfigurationError(
+                f"service {self.name!r} has partitions, but handles no command with a key: declare one, such as "
+                'class PlaceOrder(Command, …, key="order_id")'
+            )
 
     def _check_subscribed(self, parts: Parts) -> None:
         for name, _ in sorted(self.subscriptions.events):
@@ -324,7 +340,7 @@ class Service(Sending, Router):
                 )
 
     async def _is_idle(self) -> bool:
-        if (engine := self._engine) is None or not self.is_idle:
+        if (engine := self._engine) is None or not self.is_idle or engine.resting:
             return engine is None
         settings = self._running_with or self.settings
         if settings.is_embedded:

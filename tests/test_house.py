@@ -32,10 +32,11 @@ PURE: Final = frozenset(
             "enum",
             "functools",
             "hashlib",
+            "heapq",
             "itertools",
             "json",
         ),
-        *("math", "pathlib", "re", "traceback", "types", "typing", "uuid"),
+        *("math", "operator", "pathlib", "re", "traceback", "types", "typing", "uuid"),
         *("messaging.core", "messaging.errors", "msgpack", "pydantic", "pydantic_core"),
     }
 )

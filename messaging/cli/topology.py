@@ -4,6 +4,7 @@ Services declare it themselves when they start. `apply` is for installations whe
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,7 +14,8 @@ from messaging.cli.link import connected
 from messaging.cli.load import load_service
 from messaging.cli.render import line, print_json, table
 from messaging.cli.topology_export import export
-from messaging.core.topology import Topology
+from messaging.core.partition import check_partitions
+from messaging.core.topology import Binding, Topology
 from messaging.service import Service
 
 __all__ = ["app"]
@@ -54,7 +56,18 @@ def show(
 
 
 @app.command()
-def apply(targets: _Targets) -> None:
+def apply(
+    targets: _Targets,
+    *,
+    partitions_before: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="The number of partitions until now, 0 for none: its bindings are taken away (docs/evolution.md).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Make exist at the broker what the services need. What is there already stays as it is.
 
     Exit codes: 0 done, 1 something exists with other arguments (both are shown), 3 no broker.
@@ -62,11 +75,15 @@ def apply(targets: _Targets) -> None:
     Example: [bold]messaging topology apply services.users:users services.orders:orders[/bold]
     """
     for service in [load_service(target) for target in targets]:
-        wanted = asyncio.run(_apply(service))
+        wanted = _topology_of([service])
+        stale = () if partitions_before is None else _stale(service, wanted, partitions_before)
+        asyncio.run(_apply(service, wanted, stale))
         line(
             f"{service.name}: {len(wanted.exchanges)} exchanges, {len(wanted.queues)} queues and "
             f"{len(wanted.bindings)} bindings exist"
         )
+        if stale:
+            line(f"{service.name}: {len(stale)} bindings of {partitions_before} partitions are gone")
 
 
 app.command()(export)
@@ -79,17 +96,23 @@ def _topology_of(services: list[Service]) -> Topology:
     return total
 
 
-async def _apply(service: Service) -> Topology:
+def _stale(service: Service, wanted: Topology, partitions_before: int) -> tuple[Binding, ...]:
+    """Return the bindings of another number of partitions: with them each command with a key would have two queues."""
+    before = check_partitions(partitions_before) if partitions_before else None
+    bindings = service.settings.names.slot_bindings(service.name, service.subscriptions.keyed, before)
+    return tuple(binding for binding in bindings if binding not in wanted.bindings)
+
+
+async def _apply(service: Service, wanted: Topology, stale: Sequence[Binding]) -> None:
     settings = service.settings
     if settings.is_embedded:
         raise UsageError(
             f"service {service.name!r} uses the embedded broker, which has no topology outside its process; "
             "set MESSAGING_BROKER_URL to a real one"
         )
-    wanted = _topology_of([service])
     async with connected(settings, name="topology apply") as transport:
         await transport.declare(wanted)
-    return wanted
+        await transport.unbind(stale)
 
 
 def _record(total: Topology) -> dict[str, object]:

@@ -27,6 +27,7 @@ class DeadLetter:
         leaf: The original's leaf, 32 bytes.
         message_name, message_version, message_id, kind, sender, issued_at_ms: Of the original.
         correlation_id: Of the original.
+        slot: Of the original, when it has a key.
         died_at_ms: When it was buried, Unix milliseconds; 0 when unknown.
         payload: The decrypted, decoded payload; None when this operator cannot read it.
         unreadable_because: Why there is no payload.
@@ -46,6 +47,7 @@ class DeadLetter:
     message_id: UUID | None = None
     correlation_id: UUID | None = None
     kind: Kind | None = None
+    slot: int | None = None
     sender: str = ""
     issued_at_ms: int = 0
     died_at_ms: int = 0

@@ -57,6 +57,7 @@ class Envelope:
         codec: How the payload is encoded (`CODEC_…`).
         payload: Encoded payload.
         bundle_version: Version of the sender's trust bundle.
+        slot: Of commands with a key, and of their replays: where it stands among the slots (`core.partition`).
     """
 
     id: UUID
@@ -76,6 +77,7 @@ class Envelope:
     traceparent: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     bundle_version: int | None = None
+    slot: int | None = None
 
     @property
     def type(self) -> str:

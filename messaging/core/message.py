@@ -5,6 +5,8 @@ Rules:
 - The name is the routing key; its first label is the service that owns the message.
 - Unknown fields are ignored on receipt, so adding an optional field is compatible, and forbidden when constructed.
 - `version=2` makes a second contract beside the first; a service may handle both (docs/evolution.md).
+- `key=` names what orders a command: those of one key are handled one after the other where the owning service has
+  partitions (docs/guide.md, "Order").
 
 Example:
     class PlaceOrder(Command, name="orders.place_order"):
@@ -12,7 +14,9 @@ Example:
         total_cents: int
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -40,6 +44,7 @@ class Contract:
         codec: How payloads are encoded.
         reply: Of requests: the type of the answer.
         raises: Of requests: the typed failures that a handler may raise.
+        key: Of commands: returns what orders a message, or None; None: these have no order.
     """
 
     kind: Kind
@@ -48,6 +53,7 @@ class Contract:
     codec: int = CODEC_MSGPACK
     reply: TypeAdapter[Any] | None = None
     raises: tuple[type[RemoteFailure], ...] = ()
+    key: Callable[[Any], object] | None = None
 
     @property
     def owner(self) -> str:
@@ -75,6 +81,7 @@ class Message(BaseModel):
         version: int = 1,
         codec: Literal["msgpack", "json"] = "msgpack",
         raises: tuple[type[RemoteFailure], ...] = (),
+        key: str | Callable[[Any], object] | None = None,
         **config: Any,
     ) -> None:
         """Accept the class keywords; `__pydantic_init_subclass__` acts on them once the model is complete."""
@@ -88,12 +95,13 @@ class Message(BaseModel):
         version: int = 1,
         codec: Literal["msgpack", "json"] = "msgpack",
         raises: tuple[type[RemoteFailure], ...] = (),
+        key: str | Callable[[Any], object] | None = None,
         **config: Any,
     ) -> None:
         """Check the class keywords and derive the contract.
 
         Raises:
-            ConfigurationError: name, version, codec or raises are not what the wire can carry.
+            ConfigurationError: name, version, codec, raises or key are not what the wire can carry.
         """
         super().__pydantic_init_subclass__(**config)
         if cls.model_config.get("frozen") is not True:
@@ -103,7 +111,9 @@ class Message(BaseModel):
         if name is None:
             cls.__contract__ = None
             return
-        cls.__contract__ = _contract(cls, name=name, version=version, codec=codec, raises=tuple(raises))
+        cls.__contract__ = _contract(
+            cls, name=name, version=version, codec=codec, raises=tuple(raises), key=_key_function(cls, key)
+        )
 
 
 class Command(Message):
@@ -143,7 +153,13 @@ def contract_of(message: type[Message] | Message) -> Contract:
 
 
 def _contract(
-    cls: type[Message], *, name: str, version: int, codec: str, raises: tuple[type[RemoteFailure], ...]
+    cls: type[Message],
+    *,
+    name: str,
+    version: int,
+    codec: str,
+    raises: tuple[type[RemoteFailure], ...],
+    key: Callable[[Any], object] | None,
 ) -> Contract:
     kind = cls.__kind__
     if kind is None:
@@ -158,6 +174,8 @@ def _contract(
         raise ConfigurationError(f"{cls.__name__}: codec={codec!r} must be one of {', '.join(_CODECS)}")
     if raises and kind is not Kind.REQUEST:
         raise ConfigurationError(f"{cls.__name__}: only requests declare raises=")
+    if key is not None and kind is not Kind.COMMAND:
+        raise ConfigurationError(f"{cls.__name__}: only commands declare key=; no order is kept among a {kind.word}s")
     return Contract(
         kind=kind,
         name=name,
@@ -165,7 +183,18 @@ def _contract(
         codec=_CODECS[codec],
         reply=_reply_adapter(cls) if kind is Kind.REQUEST else None,
         raises=_checked_failures(cls, raises),
+        key=key,
     )
+
+
+def _key_function(cls: type[Message], key: str | Callable[[Any], object] | None) -> Callable[[Any], object] | None:
+    if key is None or callable(key):
+        return key
+    if not isinstance(key, str) or key.partition(".")[0] not in cls.model_fields:
+        raise ConfigurationError(
+            f'{cls.__name__}: key={key!r} names no field of it; name one, such as key="order_id", or give a function'
+        )
+    return attrgetter(key)
 
 
 def _reply_adapter(cls: type[Message]) -> TypeAdapter[Any]:

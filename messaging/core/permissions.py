@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from messaging.core.partition import SLOT_BITS
 from messaging.core.topology import Binding, Declares, Names, Subscriptions, Topology, dead_routing_key
 
 __all__ = [
@@ -38,9 +39,12 @@ SALT_BYTES: Final = 4
 
 _VERSION: Final = r"\.v[0-9]+"
 _ANY_MESSAGE: Final = rf"[a-z].*{_VERSION}"
+# Commands with a key carry the bits of their slot. Whoever may send a command may send it into each.
+_ANY_SLOT: Final = rf"(?:(?:\.[01]){{{SLOT_BITS}}})?"
 _ANY_SERVICE: Final = "[a-z][a-z0-9_-]*"
 _ANY_REQUESTER: Final = rf"(?:ops:)?{_ANY_SERVICE}"
 _INSTANCE: Final = "[0-9a-f]{16}"
+_SLOT_PATTERN: Final = re.compile(rf"(.+?)(?:\.[01*]){{{SLOT_BITS}}}")
 _WORK: Final = ("commands", "events", "requests", "faults")
 _DEAD_LETTER_EXCHANGE: Final = "x-dead-letter-exchange"
 
@@ -100,7 +104,7 @@ class _Rights:
         self.write.add(_literal(binding.queue))
         self.read.add(_literal(binding.exchange))
         if binding.exchange in {exchange.name for exchange in self._names.shared().exchanges}:
-            self._topic(binding.exchange)[1].add(_literal(binding.routing_key))
+            self._topic(binding.exchange)[1].add(_bound_key(binding.routing_key))
 
     def make(self, topology: Topology, declares: Declares) -> None:
         """Let it make what it declares."""
@@ -193,6 +197,7 @@ def service_account(
     rights.write |= {_literal(exchange.name) for exchange in topology.exchanges if not exchange.is_shared}
     queues = {queue.name for queue in topology.queues}
     rights.read |= {_literal(queue) for part in _WORK if (queue := names.queue(service, part)) in queues}
+    rights.read |= {_literal(queue) for queue in names.partitions(service, subscriptions)}
     return rights.account(account_name(service, prefix=prefix))
 
 
@@ -303,14 +308,14 @@ def ctl_commands(accounts: Iterable[Account], *, vhost: str) -> list[tuple[str, 
 
 
 def _let_send(rights: _Rights, names: Names, sends: Sends | None) -> None:
-    for exchange, patterns in (
-        (names.commands, None if sends is None else sends.commands),
-        (names.requests, None if sends is None else sends.requests),
+    for exchange, patterns, ending in (
+        (names.commands, None if sends is None else sends.commands, _ANY_SLOT),
+        (names.requests, None if sends is None else sends.requests, ""),
     ):
         if patterns is None:
-            rights.publish(exchange, [_ANY_MESSAGE])
+            rights.publish(exchange, [_ANY_MESSAGE + ending])
         elif patterns:
-            rights.publish(exchange, map(_keys_of, patterns))
+            rights.publish(exchange, [_keys_of(pattern) + ending for pattern in patterns])
 
 
 def _keys_of(pattern: str) -> str:
@@ -318,6 +323,12 @@ def _keys_of(pattern: str) -> str:
     if pattern.endswith(".*"):
         return _literal(pattern[:-1]) + f".+{_VERSION}"
     return _literal(pattern) + _VERSION
+
+
+def _bound_key(routing_key: str) -> str:
+    """Return the keys that may be bound. Of slots all at once: their bindings change with the number of partitions."""
+    slots = _SLOT_PATTERN.fullmatch(routing_key)
+    return _literal(routing_key) if slots is None else _literal(slots[1]) + rf"(?:\.[01*]){{{SLOT_BITS}}}"
 
 
 def _any_reply_queue(names: Names) -> str:

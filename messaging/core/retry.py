@@ -14,7 +14,7 @@ from typing import Final
 from messaging.core.fault import Fault
 from messaging.errors import ConfigurationError, HandlerSignal
 
-__all__ = ["Ack", "Bury", "Defer", "Refuse", "Retry", "RetryPolicy", "Skip", "Verdict"]
+__all__ = ["Ack", "Bury", "Defer", "Move", "Refuse", "Retry", "RetryPolicy", "Skip", "Verdict"]
 
 IN_PROCESS_MAX_S: Final = 0.1
 RUNG_MAX_S: Final = 24 * 3600.0
@@ -65,7 +65,14 @@ class Defer:
     reason: str
 
 
-Verdict = Ack | Retry | Bury | Refuse | Skip | Defer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Not here: into another queue of the same service, unread."""
+
+    queue: str
+
+
+Verdict = Ack | Retry | Bury | Refuse | Skip | Defer | Move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,7 @@ class Draft:
                 _bytes_of(envelope.causation_id),
                 envelope.traceparent,
                 dict(envelope.headers),
+                envelope.slot,
             ],
             use_bin_type=True,
         )
@@ -104,7 +105,7 @@ class Draft:
         """
         try:
             plain: Any = msgpack.unpackb(packed, raw=False, use_list=True)
-            layout, mid, kind, name, version, life_ms, codec, payload, correlation, cause, trace, headers = plain
+            layout, mid, kind, name, version, life_ms, codec, payload, correlation, cause, trace, headers, *rest = plain
             first = Envelope.first(
                 id=UUID(bytes=mid),
                 kind=Kind(kind),
@@ -122,6 +123,8 @@ class Draft:
                 causation_id=_id_of(cause),
                 traceparent=trace,
                 headers=headers,
+                # Rows of before there were keys have none.
+                slot=rest[0] if rest else None,
             )
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             raise InvalidPayloadError(f"the row holds no scheduled message ({type(error).__name__})") from None

@@ -5,15 +5,29 @@ used, because the right to write to it is the right to write into every queue; n
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Final
 
+from messaging.core.declared import SINGLE_ACTIVE, Argument, Binding, Declares, Exchange, Queue, Topology
 from messaging.core.envelope import Kind
 from messaging.core.names import is_service
+from messaging.core.partition import slot_patterns, slot_words
 from messaging.errors import ConfigurationError
 
-__all__ = ["Binding", "Declares", "Exchange", "Names", "Queue", "Subscriptions", "Topology"]
+__all__ = [
+    "SINGLE_ACTIVE",
+    "Argument",
+    "Binding",
+    "Declares",
+    "Exchange",
+    "Names",
+    "Queue",
+    "Subscriptions",
+    "Topology",
+    "dead_routing_key",
+    "routing_key",
+    "slot_routing_key",
+]
 
 # A positive limit always: -1 discards every returned message at once on RabbitMQ 3.10, and unset means 20 from 4.0
 # (docs/topology.md, "What the versions do").
@@ -36,96 +50,6 @@ _SHARED_EXCHANGES: Final = {
     Kind.FAULT: "dead",
 }
 
-SINGLE_ACTIVE: Final = "x-single-active-consumer"
-
-Argument = str | int
-_Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """A durable exchange.
-
-    Attributes:
-        name, type: As the broker knows it.
-        alternate: The exchange that takes what it cannot route.
-        is_shared: Whether all services use it; the others belong to one.
-    """
-
-    name: str
-    type: Literal["topic", "fanout", "direct"]
-    alternate: str | None = None
-    is_shared: bool = False
-
-    @property
-    def arguments(self) -> dict[str, Argument]:
-        """Arguments of the declaration."""
-        return {} if self.alternate is None else {"alternate-exchange": self.alternate}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """A durable queue and its arguments.
-
-    Attributes:
-        name, arguments: As the broker knows it.
-        is_passing: Whether it belongs to one running instance, which nobody can make it for beforehand.
-    """
-
-    name: str
-    arguments: Mapping[str, Argument] = field(default_factory=dict)
-    is_passing: bool = False
-
-    @property
-    def is_single_active(self) -> bool:
-        """Whether the broker feeds one of its consumers at a time; the others stand by."""
-        return self.arguments.get(SINGLE_ACTIVE) is True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
-    """What an exchange puts into a queue."""
-
-    exchange: str
-    queue: str
-    routing_key: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topology:
-    """What should exist, in the order of declaration: exchanges, queues, bindings."""
-
-    exchanges: tuple[Exchange, ...] = ()
-    queues: tuple[Queue, ...] = ()
-    bindings: tuple[Binding, ...] = ()
-
-    def __add__(self, other: "Topology") -> "Topology":
-        return Topology(
-            exchanges=_once((*self.exchanges, *other.exchanges)),
-            queues=_once((*self.queues, *other.queues)),
-            bindings=_once((*self.bindings, *other.bindings)),
-        )
-
-
-class Declares(Enum):
-    """What a program makes exist; the rest must be there already, and is only looked for.
-
-    `ALL`: everything. `OWN`: all but the exchanges that services share. `REPLIES`: the reply queue of its own instance.
-    Which rights at the broker each of them takes is computed in `core.permissions`.
-    """
-
-    ALL = "all"
-    OWN = "own"
-    REPLIES = "replies"
-
-    def makes(self, thing: Exchange | Queue) -> bool:
-        """Tell whether a program makes an exchange, or a queue and its bindings."""
-        if self is Declares.ALL:
-            return True
-        if isinstance(thing, Queue):
-            return thing.is_passing or self is Declares.OWN
-        return not thing.is_shared and self is Declares.OWN
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriptions:
@@ -135,6 +59,8 @@ class Subscriptions:
         commands, requests, events: Pairs of message name and version.
         faults: Whether failed commands of this service come back to it as faults.
         rungs_ms: Delays of the retry ladder that its policies use, milliseconds.
+        keyed: Those of the commands whose messages have a key.
+        partitions: How many queues share the commands with a key; None: they have no order.
     """
 
     commands: frozenset[tuple[str, int]] = frozenset()
@@ -142,6 +68,8 @@ class Subscriptions:
     events: frozenset[tuple[str, int]] = frozenset()
     faults: bool = False
     rungs_ms: tuple[int, ...] = ()
+    keyed: frozenset[tuple[str, int]] = frozenset()
+    partitions: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -201,6 +129,14 @@ class Names:
         """Return the queue of a service for one part, such as `commands`, `events`, `dead`, `refused`."""
         return f"{self.namespace}.{service}.{part}"
 
+    def partition(self, service: str, number: int) -> str:
+        """Return the queue of one partition of a service's commands, from 0."""
+        return f"{self.namespace}.{service}.commands.p{number}"
+
+    def partitions(self, service: str, subscriptions: Subscriptions) -> tuple[str, ...]:
+        """Return the queues of all partitions of a service, in order."""
+        return tuple(self.partition(service, number) for number in range(subscriptions.partitions or 0))
+
     def return_exchange(self, service: str) -> str:
         """Return the exchange that brings messages back to one queue of the service, by the queue's name."""
         return f"{self.namespace}.{service}.return"
@@ -233,6 +169,7 @@ class Names:
         if subscriptions.is_empty:
             return self.shared()
         parts = [self.shared(), self._failures(service), self._work(service, subscriptions)]
+        parts.append(self._partitions(service, subscriptions))
         parts += [self._rung_topology(service, delay_ms) for delay_ms in subscriptions.rungs_ms]
         if subscriptions.faults:
             parts.append(self._faults(service))
@@ -264,6 +201,38 @@ class Names:
             ]
             bindings.append(Binding(exchange=self.return_exchange(service), queue=name, routing_key=name))
         return Topology(queues=tuple(queues), bindings=tuple(bindings))
+
+    def _partitions(self, service: str, subscriptions: Subscriptions) -> Topology:
+        """Return the queues of commands with a key; without partitions the plain queue takes them too."""
+        single = {**self._business_arguments(service), SINGLE_ACTIVE: True}
+        back = self.return_exchange(service)
+        names = self.partitions(service, subscriptions)
+        return Topology(
+            queues=tuple(Queue(name=name, arguments=single) for name in names),
+            bindings=(
+                *self.slot_bindings(service, subscriptions.keyed, subscriptions.partitions),
+                *(Binding(exchange=back, queue=name, routing_key=name) for name in names),
+            ),
+        )
+
+    def slot_bindings(
+        self, service: str, keyed: Iterable[tuple[str, int]], partitions: int | None
+    ) -> tuple[Binding, ...]:
+        """Return what puts commands with a key into so many partitions, or into the plain queue when there are none.
+
+        Those of another number of partitions must be gone, or every message goes into two queues.
+        """
+        queues = (
+            [self.queue(service, "commands")]
+            if partitions is None
+            else [self.partition(service, number) for number in range(partitions)]
+        )
+        return tuple(
+            Binding(exchange=self.commands, queue=queue, routing_key=f"{routing_key(*pair)}.{pattern}")
+            for pair in sorted(keyed)
+            for number, queue in enumerate(queues)
+            for pattern in slot_patterns(number, partitions or 1)
+        )
 
     def _business_arguments(self, service: str) -> dict[str, Argument]:
         return {
@@ -352,6 +321,11 @@ def is_way_back(exchange: str, service: str) -> bool:
     return exchange.endswith(f".{service}.return")
 
 
+def slot_routing_key(key: str, slot: int) -> str:
+    """Return the routing key of a command with a key: that of its type, and the bits of its slot as words."""
+    return f"{key}.{slot_words(slot)}"
+
+
 def dead_routing_key(failed_in: str, origin: str | None) -> str:
     """Return the routing key of a dead letter: `dead.<failed_in>[.<origin>]`.
 
@@ -362,14 +336,6 @@ def dead_routing_key(failed_in: str, origin: str | None) -> str:
 
 def _keep_arguments() -> dict[str, Argument]:
     return {"x-queue-type": "quorum", "x-delivery-limit": DEAD_DELIVERY_LIMIT, "x-overflow": "reject-publish"}
-
-
-def _once(items: Iterable[_Item]) -> tuple[_Item, ...]:
-    kept: list[_Item] = []
-    for item in items:
-        if item not in kept:
-            kept.append(item)
-    return tuple(kept)
 
 
 def _merged(parts: Iterable[Topology]) -> Topology:

@@ -7,12 +7,13 @@ buried before it runs (docs/failure.md, "Crash fuse").
 """
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
+from messaging.core.retry import Verdict
 from messaging.errors import TransportError
-from messaging.runtime.consumer import Consumer, GivenBack
+from messaging.runtime.consumer import GivenBack
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.settle import Settler
 from messaging.runtime.tasks import Tasks
@@ -25,11 +26,22 @@ SUSPECT_DELIVERIES: Final = 3
 log = structlog.get_logger()
 
 
+class Decides(Protocol):
+    """What turns deliveries into verdicts: a `Consumer`, or what stands before it."""
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set once the service stops."""
+
+    async def process(self, handling: Handling) -> Verdict:
+        """Return what to do with a delivery; see `Consumer.process`."""
+
+
 class Intake:
     """Takes deliveries of one queue in and sees each to its verdict."""
 
     def __init__(
-        self, part: Part, queue: str, *, transport: Transport, consumer: Consumer, settler: Settler, prefetch: int
+        self, part: Part, queue: str, *, transport: Transport, consumer: Decides, settler: Settler, prefetch: int
     ) -> None:
         self.part = part
         self.queue = queue

@@ -158,7 +158,8 @@ class Consumer:
     async def _open(self, handling: Handling) -> Verdict | None:
         delivery = handling.delivery
         try:
-            verified = self._opener.verify(delivery.body, kinds=handling.part.kinds, queue=delivery.queue)
+            queue = handling.home or delivery.queue
+            verified = self._opener.verify(delivery.body, kinds=handling.part.kinds, queue=queue)
             self._lag.note(verified.bundle_version)
         except SealError as error:
             if error.disposition is not Disposition.EXPIRED or not isinstance(error.evidence, Verified):

@@ -28,6 +28,7 @@ class Outlet(Protocol):
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
         deliver_at: datetime | None = None,
+        key: object = None,
     ) -> UUID:
         """Send a command."""
 
@@ -139,6 +140,7 @@ class Context:
         timeout: float | None = None,
         expires_in: float | None = None,
         deliver_at: datetime | None = None,
+        key: str | int | UUID | bytes | None = None,
     ) -> UUID:
         """Send a command because of the handled message; see `Service.send`."""
         return await self._outlet.send(
@@ -148,6 +150,7 @@ class Context:
             timeout_s=timeout,
             expires_in_s=expires_in,
             deliver_at=deliver_at,
+            key=key,
         )
 
     async def publish(

@@ -162,6 +162,7 @@ class DeadActs:
             causation_id=letter.message_id,
             bind=letter.leaf,
             headers=content.headers(),
+            slot=letter.slot,
         )
         await self._publisher.emit(wrapper, key=queue)
 

@@ -16,6 +16,7 @@ from messaging.runtime.handling import Part
 from messaging.runtime.injection import check_resources
 from messaging.runtime.middleware import Middleware
 from messaging.runtime.outcome import Identity
+from messaging.runtime.partitions import PartitionIntake, Sorting, check_patience, partitioned
 from messaging.runtime.parts import Parts
 from messaging.runtime.relay import Relay
 from messaging.runtime.router import Router
@@ -113,17 +114,30 @@ class Engine:
             ambient=parts.ambient,
             timeout_s=limits.publish_timeout_s,
         )
-        self._intakes = tuple(
+        partitions: tuple[PartitionIntake, ...] = ()
+        sorting: Sorting | None = None
+        if parts.subscriptions.partitions is not None:
+            check_patience(router, retry)
+            sorting, partitions = partitioned(
+                parts,
+                self._consumer,
+                self._settler,
+                width=limits.prefetch,
+                later=None if seams is None else seams.later,
+            )
+        intakes = tuple(
             Intake(
                 part,
                 names.queue(self._service, part.word),
                 transport=parts.transport,
-                consumer=self._consumer,
+                consumer=sorting if sorting is not None and part is Part.COMMANDS else self._consumer,
                 settler=self._settler,
                 prefetch=limits.prefetch,
             )
             for part in _parts_of(parts.subscriptions)
         )
+        self._partitions = partitions
+        self._all: tuple[Intake | PartitionIntake, ...] = (*intakes, *partitions)
 
     async def start(self, resources: Sequence[object]) -> None:
         """Begin to consume.
@@ -141,7 +155,7 @@ class Engine:
             self._purging.spawn(_purge(self._store), name=f"{self._service} purge")
         if self._schedules is not None:
             self._scheduling.spawn(self._schedules.run(), name=f"{self._service} schedules")
-        for intake in self._intakes:
+        for intake in self._all:
             await intake.start()
 
     async def drain(self) -> None:
@@ -149,7 +163,7 @@ class Engine:
         self._consumer.stopping.set()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._drain_timeout_s
-        stops = (intake.stop(timeout_s=self._drain_timeout_s) for intake in self._intakes)
+        stops = (intake.stop(timeout_s=self._drain_timeout_s) for intake in self._all)
         if not all(await asyncio.gather(*stops)):
             log.warning("service.drain_timed_out", service=self._service, timeout_s=self._drain_timeout_s)
         await self._purging.cancel()
@@ -186,12 +200,17 @@ class Engine:
     @property
     def running(self) -> int:
         """How many deliveries are being handled."""
-        return sum(intake.running for intake in self._intakes)
+        return sum(intake.running for intake in self._all)
+
+    @property
+    def resting(self) -> Mapping[str, int]:
+        """Partition → how many deliveries it holds while all of them wait for a next try."""
+        return {intake.queue: count for intake in self._partitions if (count := intake.resting)}
 
     @property
     def consumers(self) -> Mapping[str, bool]:
         """Queue → whether the broker is known to feed it."""
-        return {intake.queue: intake.is_live for intake in self._intakes}
+        return {intake.queue: intake.is_live for intake in self._all}
 
     @property
     def trouble(self) -> str | None:

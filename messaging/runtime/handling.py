@@ -35,6 +35,7 @@ class Handling:
     Attributes:
         delivery: What arrived.
         part: The queue it came from.
+        home: The queue that replays of it name, when it came from a partition of that.
         attempt: The run that is under way, from 1.
         verified: What was verified: of a replay the original inside it. None as long as nothing may be believed.
         original: The bytes that a burial keeps: of a replay the original inside it.
@@ -52,6 +53,7 @@ class Handling:
 
     delivery: Delivery
     part: Part
+    home: str | None = None
     attempt: int = 1
     original: bytes = field(default=b"", repr=False)
     verified: Verified | None = None

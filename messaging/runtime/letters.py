@@ -121,6 +121,7 @@ class LetterReader:
             message_id=inner.id,
             correlation_id=inner.correlation_id,
             kind=inner.kind,
+            slot=inner.slot,
             sender=inner.sender,
             issued_at_ms=inner.issued_at_ms,
             died_at_ms=buried.died_at_ms or fault.last_failed_at_ms or inner.issued_at_ms,

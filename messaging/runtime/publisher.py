@@ -15,9 +15,10 @@ from messaging.core.ambient import Ambient
 from messaging.core.codec import encode_model
 from messaging.core.envelope import Envelope, Kind
 from messaging.core.message import Command, Event, Message, Request, contract_of
+from messaging.core.partition import slot_of
 from messaging.core.schedule import Cancellation, Draft, due_ms
 from messaging.core.sealed import Label, Route
-from messaging.core.topology import Names, routing_key
+from messaging.core.topology import Names, routing_key, slot_routing_key
 from messaging.errors import (
     ConfigurationError,
     PublishNotConfirmedError,
@@ -35,7 +36,7 @@ from messaging.stores.base import Outgoing
 from messaging.transports.base import Transport
 from messaging.transports.deadlines import Deadlines
 
-__all__ = ["Limits", "Publisher", "Staged"]
+__all__ = ["Limits", "Publisher", "Staged", "slot_among"]
 
 R = TypeVar("R")
 
@@ -102,17 +103,20 @@ class Publisher:
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
         deliver_at: datetime | None = None,
+        key: object = None,
     ) -> UUID:
         """Send a command and return its id once the broker has it, or once it is on the schedule.
+
+        `key` orders it instead of the contract's.
 
         Raises:
             UnroutableError: nobody handles it.
             PublishNotConfirmedError: refused or not confirmed in time; carries the id for a repetition.
         """
         if (due := self.due_ms(deliver_at)) is not None:
-            draft = self.drafted(command, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
+            draft = self.drafted(command, cause=cause, message_id=message_id, expires_in_s=expires_in_s, key=key)
             return await self._put_off(draft, due, timeout_s)
-        envelope = self._envelope(command, Kind.COMMAND, cause, message_id, expires_in_s)
+        envelope = self._envelope(command, Kind.COMMAND, cause, message_id, expires_in_s, key=key)
         await self._out(envelope, timeout_s=timeout_s)
         self._tell(command, envelope)
         return envelope.id
@@ -151,9 +155,10 @@ class Publisher:
         cause: Envelope | None = None,
         message_id: UUID | None = None,
         expires_in_s: float | None = None,
+        key: object = None,
     ) -> Staged:
         """Seal a command or event for an outbox instead of publishing it."""
-        envelope = self._envelope(message, _kind_of(message), cause, message_id, expires_in_s)
+        envelope = self._envelope(message, _kind_of(message), cause, message_id, expires_in_s, key=key)
         out = await self._staged(envelope)
         self._tell(message, envelope)
         return Staged(message_id=envelope.id, outgoing=out)
@@ -169,6 +174,7 @@ class Publisher:
         cause: Envelope | None = None,
         message_id: UUID | None = None,
         expires_in_s: float | None = None,
+        key: object = None,
     ) -> Draft:
         """Return a message that will be sealed at its time, checked as if that were now.
 
@@ -176,7 +182,7 @@ class Publisher:
             PolicyError: the policy does not allow it.
             MessageTooLargeError: the payload is beyond the cap.
         """
-        envelope = self._envelope(message, _kind_of(message), cause, message_id, expires_in_s)
+        envelope = self._envelope(message, _kind_of(message), cause, message_id, expires_in_s, key=key)
         if envelope.kind is Kind.COMMAND or self._sealer.recipients(envelope):
             # Sealed for nobody: what cannot be sent is to fail here and not at night.
             self._sealer.prepare(envelope, routing_key=routing_key(envelope.name, envelope.version))
@@ -289,6 +295,8 @@ class Publisher:
         cause: Envelope | None,
         message_id: UUID | None,
         lifetime_s: float | None,
+        *,
+        key: object = None,
     ) -> Envelope:
         contract = contract_of(message)
         if contract.kind is not kind:
@@ -315,6 +323,8 @@ class Publisher:
             codec=contract.codec,
             reply_to=self._replies.queue if kind is Kind.REQUEST else None,
         )
+        if contract.key is not None or key is not None:
+            envelope = replace(envelope, slot=slot_among(message, key))
         return envelope if cause is None else envelope.caused_by(cause)
 
     async def _exchange(self, envelope: Envelope, deadline_s: float) -> Envelope:
@@ -352,13 +362,32 @@ class Publisher:
     async def _signed(self, envelope: Envelope, unsigned: Unsigned, *, key: str) -> Outgoing:
         sealed = await self._signer.sign(unsigned)
         lasting = envelope.kind not in (Kind.REQUEST, Kind.REPLY)
+        is_command = envelope.kind is Kind.COMMAND
         route = Route(
             exchange=self._names.exchange_of(envelope.kind, envelope.audience),
-            routing_key=key,
+            routing_key=key if envelope.slot is None or not is_command else slot_routing_key(key, envelope.slot),
             persistent=lasting,
             expiration_ms=None if lasting else max(1, envelope.expires_at_ms - self._ambient.now_ms()),
         )
         return Outgoing(sealed=sealed, route=route, label=Label(message_id=envelope.id.hex, type=envelope.type))
+
+
+def slot_among(message: Message, key: object = None) -> int | None:
+    """Return the slot of a command, by its own key or the one given; None when it has none.
+
+    Raises:
+        ConfigurationError: its class declares no key, so the service that owns it expects none.
+    """
+    own = contract_of(message).key
+    if own is None:
+        if key is None:
+            return None
+        raise ConfigurationError(
+            f"{type(message).__name__} has no key: declare one, such as class {type(message).__name__}(Command, …, "
+            'key="order_id"), where its service sees it too'
+        )
+    key = own(message) if key is None else key
+    return None if key is None else slot_of(key)
 
 
 # A reply may still be wanted by a clock that is a little behind.

@@ -58,6 +58,11 @@ class Handler:
         return f"{self.call.__module__}.{getattr(self.call, '__qualname__', repr(self.call))}"
 
     @property
+    def is_keyed(self) -> bool:
+        """Whether it handles commands that have a key."""
+        return self.kind is Kind.COMMAND and contract_of(self.model).key is not None
+
+    @property
     def key(self) -> tuple[Kind, str, int]:
         """What it handles."""
         contract = contract_of(self.model)
@@ -174,9 +179,12 @@ class Router:
         by_kind: dict[Kind, set[tuple[str, int]]] = {kind: set() for kind in Kind}
         # What finds no handler here waits on the rungs of the default.
         rungs = {FIRST_RUNG_MS, *default.rungs_ms}
+        keyed: set[tuple[str, int]] = set()
         for handler in self.handlers:
             _, name, version = handler.key
             by_kind[handler.kind].add((name, version))
+            if handler.is_keyed:
+                keyed.add((name, version))
             rungs.update(() if handler.retry is None else handler.retry.rungs_ms)
         return Subscriptions(
             commands=frozenset(by_kind[Kind.COMMAND]),
@@ -184,6 +192,7 @@ class Router:
             events=frozenset(by_kind[Kind.EVENT]),
             faults=bool(by_kind[Kind.FAULT]),
             rungs_ms=tuple(sorted(rungs)) if self._handlers else (),
+            keyed=frozenset(keyed),
         )
 
     def _decorator(

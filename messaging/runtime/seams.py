@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from messaging.core.ambient import Ambient
 from messaging.core.envelope import Envelope
@@ -12,7 +13,18 @@ from messaging.runtime.router import Handler
 from messaging.runtime.schedules import Schedules
 from messaging.settings import Settings
 
-__all__ = ["Seams"]
+__all__ = ["Later", "Seams", "Timer"]
+
+
+class Timer(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None:
+        """Call it off; afterwards as well as before."""
+
+
+Later = Callable[[float, Callable[[], None]], Timer]
+"""Calls a function after so many seconds; what an event loop's `call_later` does."""
 
 
 def _nobody(_schedules: Schedules) -> None:
@@ -30,6 +42,7 @@ class Seams:
         on_published: Told of every message that went out, once it is confirmed.
         on_schedules: Told of what sends scheduled messages, which waits for the fixed clock.
         overrides: What takes the place of handlers' dependencies.
+        later: Calls a function after so many seconds of that clock.
     """
 
     settings: Settings
@@ -38,3 +51,4 @@ class Seams:
     on_published: Callable[[Message, Envelope], None]
     on_schedules: Callable[[Schedules], None] = _nobody
     overrides: Overrides = field(default_factory=dict)
+    later: Later | None = None

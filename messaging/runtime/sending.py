@@ -4,12 +4,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 from messaging.core.message import Command, Event, Request
 from messaging.core.schedule import Cancellation
-from messaging.runtime.publisher import Publisher
+from messaging.errors import TransportError
+from messaging.runtime.publisher import Publisher, slot_among
 
 __all__ = ["Sending"]
 
@@ -36,6 +37,7 @@ class Sending(ABC):
         timeout: float | None = None,
         expires_in: float | None = None,
         deliver_at: datetime | None = None,
+        key: str | int | UUID | bytes | None = None,
     ) -> UUID:
         """Send a command to the service that owns it; returns its id once the broker has it on disk.
 
@@ -47,6 +49,7 @@ class Sending(ABC):
                 it is sent.
             deliver_at: When to send it, with a time zone: never before; what has passed is now. The command waits in
                 the store, and this call returns once it is there; `cancel` takes it back.
+            key: What orders it, instead of the key that its class declares.
 
         Raises:
             UnroutableError: nobody handles this command.
@@ -55,19 +58,18 @@ class Sending(ABC):
             ConfigurationError: `deliver_at` has no time zone, or the message has no place to wait.
         """
         return await self.publisher.send(
-            command, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in, deliver_at=deliver_at
+            command, message_id=message_id, timeout_s=timeout, expires_in_s=expires_in, deliver_at=deliver_at, key=key
         )
 
     async def send_many(self, commands: Iterable[Command], *, timeout: float | None = None) -> list[UUID]:
         """Send commands together, confirms in flight side by side; returns their ids in order.
 
+        Commands of one key go out in their order, each once the one before it is confirmed.
+
         Raises:
-            ExceptionGroup: some failed; the others were sent.
+            ExceptionGroup: some failed, and of each key all after the first that did; the others were sent.
         """
-        publisher = self.publisher
-        results = await asyncio.gather(
-            *(publisher.send(command, timeout_s=timeout) for command in commands), return_exceptions=True
-        )
+        results = await _sent(self.publisher, list(commands), timeout_s=timeout)
         errors = [result for result in results if isinstance(result, Exception)]
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(results)} commands were not sent", errors)
@@ -117,3 +119,28 @@ class Sending(ABC):
             StoreUnavailableError: the store does not answer; repeat it.
         """
         return await self.publisher.cancel(message_id)
+
+
+async def _sent(
+    publisher: Publisher, commands: list[Command], *, timeout_s: float | None
+) -> list[UUID | BaseException]:
+    """Return what became of each command, in their order."""
+    results: list[UUID | BaseException] = [TransportError(_UNSENT) for _ in commands]
+    lanes: dict[int, list[int]] = {}
+    for number, command in enumerate(commands):
+        slot = slot_among(command)
+        # Below 0: a lane of its own.
+        lanes.setdefault(-1 - number if slot is None else slot, []).append(number)
+
+    async def send(numbers: list[int]) -> None:
+        for number in numbers:
+            results[number] = await publisher.send(commands[number], timeout_s=timeout_s)
+
+    outcomes = await asyncio.gather(*(send(numbers) for numbers in lanes.values()), return_exceptions=True)
+    for numbers, outcome in zip(lanes.values(), outcomes, strict=True):
+        if outcome is not None:
+            results[next(number for number in numbers if not isinstance(results[number], UUID))] = outcome
+    return results
+
+
+_UNSENT: Final = "not sent: a command before it with the same key failed; send it after that one"

@@ -13,7 +13,7 @@ from messaging.core.ambient import Ambient
 from messaging.core.envelope import Envelope, Kind
 from messaging.core.fault import Fault
 from messaging.core.names import is_service
-from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, Skip, Verdict
+from messaging.core.retry import Ack, Bury, Defer, Move, Refuse, Retry, Skip, Verdict
 from messaging.core.sealed import Route
 from messaging.core.topology import Names, dead_routing_key
 from messaging.errors import ConfigurationError, MessagingError, TransportError
@@ -86,6 +86,11 @@ class Settler:
             await asyncio.sleep(patience_s)
             patience_s = min(2 * patience_s, _BACKOFF_MAX_S)
 
+    async def postpone(self, handling: Handling, verdict: Retry | Defer) -> None:
+        """Let go of a delivery that waits where it is for its next run: nothing may overtake it."""
+        await self._let_go(handling)
+        self._note_postponed(handling, verdict)
+
     async def give_back(self, handling: Handling) -> None:
         """Return the delivery to its queue, unhandled, and its lease to the inbox."""
         try:
@@ -124,6 +129,9 @@ class Settler:
                 await self._skip(handling, verdict)
             case Defer():
                 await self._defer(handling, verdict)
+            case Move():
+                await handling.delivery.forward(self._to(verdict.queue), timeout_s=self._timeout_s)
+                self._count("moved")
             case _:
                 assert_never(verdict)
         handling.delivery.ack()
@@ -149,14 +157,19 @@ class Settler:
     async def _retry(self, handling: Handling, verdict: Retry) -> None:
         await self._to_rung(handling, round(verdict.delay_s * 1000), attempt=handling.attempt + 1)
         await self._release(handling)
-        self._count("retried")
-        fault = handling.fault
-        error = "" if fault is None else fault.error
-        log.warning("delivery.retried", delay_s=verdict.delay_s, error=error, **handling.described())
+        self._note_postponed(handling, verdict)
 
     async def _defer(self, handling: Handling, verdict: Defer) -> None:
         await self._to_rung(handling, FIRST_RUNG_MS, attempt=handling.delivery.attempt)
         await self._release(handling)
+        self._note_postponed(handling, verdict)
+
+    def _note_postponed(self, handling: Handling, verdict: Retry | Defer) -> None:
+        if isinstance(verdict, Retry):
+            self._count("retried")
+            error = "" if handling.fault is None else handling.fault.error
+            log.warning("delivery.retried", delay_s=verdict.delay_s, error=error, **handling.described())
+            return
         self._count("deferred")
         if handling.verified is not None:
             log.info("delivery.deferred", delay_s=verdict.delay_s, reason=verdict.reason, **handling.described())
@@ -284,9 +297,10 @@ class Settler:
             await self._inbox.release(handling.lease)
 
     def _own(self, part: str) -> Route:
-        return Route(
-            exchange=self._names.return_exchange(self._service), routing_key=self._names.queue(self._service, part)
-        )
+        return self._to(self._names.queue(self._service, part))
+
+    def _to(self, queue: str) -> Route:
+        return Route(exchange=self._names.return_exchange(self._service), routing_key=queue)
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1

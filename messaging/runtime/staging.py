@@ -37,9 +37,10 @@ class StagingOutlet:
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
         deliver_at: datetime | None = None,
+        key: object = None,
     ) -> UUID:
         """Stage a command. Its `timeout_s` does not apply: the relay tries until it is out."""
-        return await self._out(command, cause, message_id, expires_in_s, deliver_at)
+        return await self._out(command, cause, message_id, expires_in_s, deliver_at, key=key)
 
     async def publish(
         self,
@@ -76,13 +77,19 @@ class StagingOutlet:
         message_id: UUID | None,
         expires_in_s: float | None,
         deliver_at: datetime | None,
+        *,
+        key: object = None,
     ) -> UUID:
         due_ms = self._publisher.due_ms(deliver_at)
         if due_ms is not None:
-            draft = self._publisher.drafted(message, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
+            draft = self._publisher.drafted(
+                message, cause=cause, message_id=message_id, expires_in_s=expires_in_s, key=key
+            )
             await self._unit.schedule(scheduled(draft, due_ms))
             return draft.envelope.id
-        staged = await self._publisher.staged(message, cause=cause, message_id=message_id, expires_in_s=expires_in_s)
+        staged = await self._publisher.staged(
+            message, cause=cause, message_id=message_id, expires_in_s=expires_in_s, key=key
+        )
         if staged.outgoing is not None:
             await self._unit.stage(staged.outgoing)
         return staged.message_id

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from messaging.core.envelope import Kind
 from messaging.core.names import is_operator, is_sender, is_service, owner_of, parse_type
+from messaging.core.partition import SLOTS
 from messaging.core.topology import Names, dead_routing_key, routing_key
 from messaging.core.values import value
 from messaging.errors import MalformedError, UnsupportedError
@@ -44,7 +45,7 @@ EXTENSIONS_CRITICAL: Final[frozenset[str]] = frozenset()
 _OPENING: Final = b"\xdc\x00\x11"
 _INSTANCE: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _EXTENSION_TYPES: Final = frozenset({str, bytes, int, bool, type(None)})
-_TYPED_EXTENSIONS: Final = {"traceparent": str, "tracestate": str, "cause": bytes, "bv": int}
+_TYPED_EXTENSIONS: Final = {"traceparent": str, "tracestate": str, "cause": bytes, "bv": int, "slot": int}
 
 
 def _shapes() -> frozenset[tuple[object, ...]]:
@@ -308,5 +309,10 @@ def _check_extension(key: str, value: Any) -> None:
     size = len(value.encode()) if type(value) is str else len(value) if type(value) is bytes else 0
     if size > EXTENSION_VALUE_MAX:
         raise MalformedError(f"the header has an extension beyond {EXTENSION_VALUE_MAX} bytes")
-    if (key == "cause" and size != ID_BYTES) or (key == "bv" and value < 0):
+    is_valid = {
+        "cause": size == ID_BYTES,
+        "bv": key == "bv" and value >= 0,
+        "slot": key == "slot" and 0 <= value < SLOTS,
+    }
+    if not is_valid.get(key, True):
         raise MalformedError(f"the header's extension {key!r} has no valid value")

@@ -104,6 +104,17 @@ class Opener:
             return None
         return UUID(bytes=header.corr)
 
+    def peek_slot(self, body: bytes) -> int | None:
+        """Return the slot that a delivery claims, or None when it claims none or is no message.
+
+        Nothing is proven by it: it only decides behind which other deliveries this one waits.
+        """
+        try:
+            slot: int | None = self._checks.parse(body).header.ext.get("slot")
+        except SealError:
+            return None
+        return slot
+
     def verify_reply(self, body: bytes, expected: ExpectedReply) -> Verified:
         """Check that a delivery is the reply to one pending request (docs/spec.md, "Replies").
 

@@ -331,6 +331,8 @@ def _extensions(envelope: Envelope, bundle_version: int) -> dict[str, Any]:
     extensions: dict[str, Any] = {"bv": version}
     if envelope.causation_id is not None:
         extensions["cause"] = envelope.causation_id.bytes
+    if envelope.slot is not None:
+        extensions["slot"] = envelope.slot
     if envelope.traceparent is not None:
         if len(envelope.traceparent.encode()) > EXTENSION_VALUE_MAX:
             raise ConfigurationError(f"traceparent is beyond {EXTENSION_VALUE_MAX} bytes")

@@ -123,6 +123,11 @@ class Verified:
         return self.header.ext.get("bv")
 
     @property
+    def slot(self) -> int | None:
+        """Of commands with a key, and of their replays: the slot that orders it."""
+        return self.header.ext.get("slot")
+
+    @property
     def ext(self) -> Mapping[str, Any]:
         """All extensions."""
         return self.header.ext
@@ -152,6 +157,7 @@ class Verified:
             traceparent=ext.get("traceparent"),
             headers={} if headers is None else headers,
             bundle_version=ext.get("bv"),
+            slot=ext.get("slot"),
         )
 
     def __repr__(self) -> str:

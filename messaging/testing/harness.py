@@ -204,6 +204,7 @@ class Harness:
             on_published=self._record,
             on_schedules=self._schedules.append,
             overrides=self._overrides,
+            later=self._clock.later,
         )
 
     def _around(self, handler: Handler) -> Call:
@@ -235,11 +236,11 @@ class Harness:
             raise ConfigurationError(f"overrides: no handler of these services depends on {unasked!r}")
 
     async def _next_due_ms(self) -> int | None:
-        """Return when the next thing happens by itself: a delay of the broker ends, a scheduled message is due."""
+        """Return when the next thing happens by itself: a delay of the broker or a rest ends, a message is due."""
         waits_s = [wait_s for schedules in self._schedules if (wait_s := await schedules.next_due_s()) is not None]
         due_ms = [self._clock.now_ms() + round(wait_s * 1000) for wait_s in waits_s]
-        broker_ms = self._broker.next_due_ms()
-        return min(due_ms if broker_ms is None else [*due_ms, broker_ms], default=None)
+        others_ms = (self._broker.next_due_ms(), self._clock.next_due_ms())
+        return min([*due_ms, *(other_ms for other_ms in others_ms if other_ms is not None)], default=None)
 
     async def _advance_to(self, now_ms: int) -> None:
         self._clock.advance(now_ms - self._clock.now_ms())
@@ -259,7 +260,10 @@ class Harness:
             raise ConfigurationError(f"{handler!r} handles nothing in this harness; pass the decorated function")
 
     def _is_idle(self) -> bool:
-        return self._broker.is_idle() and all(service.is_idle for service in self._services.values())
+        services = self._services.values()
+        # Partitions hold what waits for the clock, instead of sending it to a rung.
+        resting = {queue: count for service in services for queue, count in service.resting.items()}
+        return self._broker.is_idle(resting=resting) and all(service.is_idle for service in services)
 
     async def _publisher(self, sender: str) -> Publisher:
         service = self._services.get(sender)

@@ -10,14 +10,14 @@ Contract, which `tests/transports/conformance.py` checks on every implementation
    re-sends what was unconfirmed with the same bytes until each caller's deadline.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from messaging.core.sealed import Label, Route, Sealed
-from messaging.core.topology import Topology
+from messaging.core.topology import Binding, Topology
 
 __all__ = ["Death", "Delivery", "LinkState", "QueueDepth", "Subscription", "Transport", "TransportState"]
 
@@ -183,6 +183,9 @@ class Transport(Protocol):
         Raises:
             TopologyConflictError: something exists with other arguments; the message shows both.
         """
+
+    async def unbind(self, bindings: Iterable[Binding]) -> None:
+        """Take bindings away for good; those that are not there are fine."""
 
     async def publish(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float) -> None:
         """Publish and return once the broker has confirmed.

@@ -52,3 +52,41 @@ class TestApply:
 
         assert result.exit_code == 2
         assert "embedded" in result.stderr
+
+
+ACCOUNTS = """
+from messaging import Command, Context, Service
+
+class Book(Command, name="accounts.book", key="account"):
+    account: str
+
+accounts = Service("accounts", partitions={count})
+
+@accounts.on_command(Book)
+async def book(command: Book, context: Context) -> None:
+    pass
+"""
+
+
+class TestPartitions:
+    @pytest.mark.broker
+    def test_another_number_takes_the_bindings_of_the_old_one_away(self, quiet: Installation) -> None:
+        for name, count in (("before", 2), ("after", 4)):
+            (quiet.folder / f"accounts_{name}.py").write_text(ACCOUNTS.format(count=count))
+        quiet.call("topology", "apply", "accounts_before:accounts")
+
+        plain = quiet.call("topology", "apply", "--partitions-before", "2", "accounts_before:accounts").stdout
+        changed = quiet.call("topology", "apply", "--partitions-before", "2", "accounts_after:accounts").stdout
+        first = quiet.call("topology", "apply", "--partitions-before", "0", "accounts_after:accounts").stdout
+
+        assert "are gone" not in plain
+        assert "2 bindings of 2 partitions are gone" in changed
+        assert "2 bindings of 0 partitions are gone" in first
+
+    def test_number_that_never_was(self, offline: Installation) -> None:
+        (offline.folder / "accounts_three.py").write_text(ACCOUNTS.format(count=4))
+
+        result = offline.call("topology", "apply", "--partitions-before", "3", "accounts_three:accounts")
+
+        assert result.exit_code == 2
+        assert "use 1, 2, 4" in result.stderr

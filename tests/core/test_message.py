@@ -238,3 +238,35 @@ def test_a_class_that_the_wire_cannot_carry_is_refused_where_it_is_defined(
 def test_a_keyword_out_of_its_range_is_refused(keywords: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(words)):
         type("Wrong", (Command,), {}, **keywords)
+
+
+def test_key_is_a_field_or_what_a_function_says() -> None:
+    class Move(Command, name="orders.move", key=lambda move: move.source or None):
+        source: str
+
+    class Count(Command, name="orders.count", key="number"):
+        number: int
+
+    for message, key in ((Move(source="a"), "a"), (Move(source=""), None), (Count(number=3), 3)):
+        function = contract_of(message).key
+        assert function is not None
+        assert function(message) == key
+
+
+def test_without_a_key_there_is_no_order() -> None:
+    assert contract_of(PlaceOrder).key is None
+
+
+@pytest.mark.parametrize("key", ["nothing", "", 3])
+def test_key_that_names_no_field_is_refused(key: Any) -> None:
+    with pytest.raises(ConfigurationError, match="names no field of it"):
+
+        class _Move(Command, name="orders.move", key=key):
+            number: int
+
+
+def test_only_commands_have_a_key() -> None:
+    with pytest.raises(ConfigurationError, match="only commands declare key="):
+
+        class _Moved(Event, name="orders.moved", key="number"):
+            number: int

@@ -250,3 +250,41 @@ def test_commands_of_rabbitmqctl_say_the_same() -> None:
         ("set_topic_permissions", "-p", "/", "orders", found.exchange, found.write, found.read)
         for found in DEFAULT.topics
     ]
+
+
+def test_partitions_are_the_service_s_own_to_read_and_every_slot_may_be_sent_to() -> None:
+    keyed = Subscriptions(
+        commands=frozenset({("orders.book", 1)}), keyed=frozenset({("orders.book", 1)}), partitions=2, rungs_ms=(1_000,)
+    )
+    names = Names("t")
+    sends = Sends(commands=frozenset({"orders.book"}), requests=frozenset({"orders.book"}))
+    slot = ".0.1.1.0.0.1.0.1.1.1.0.1"
+    keys = {f"orders.book.v1{slot}", f"orders.book.v1{slot}.1", "orders.book.v1", "orders.book.v1.0", "orders.other.v1"}
+
+    for declares in Declares:
+        account = service_account(names, "orders", keyed, declares=declares, sends=sends)
+
+        parts = {"t.orders.commands.p0", "t.orders.commands.p1", "t.orders.commands.p2"}
+        assert passing(account.read, parts) == {"t.orders.commands.p0", "t.orders.commands.p1"}
+        assert passing(topic(account, "t.commands")[0], keys) == {f"orders.book.v1{slot}", "orders.book.v1"}
+        assert passing(topic(account, "t.requests")[0], keys) == {"orders.book.v1"}
+
+
+def test_without_a_policy_every_slot_may_be_sent_to() -> None:
+    account = service_account(Names("t"), "users", Subscriptions())
+
+    slot = ".0.1.1.0.0.1.0.1.1.1.0.1"
+    assert passing(topic(account, "t.commands")[0], {f"orders.book.v1{slot}"})
+    assert not passing(topic(account, "t.requests")[0], {f"orders.book.v1{slot}"})
+
+
+def test_slots_of_own_commands_may_be_bound_for_any_number_of_partitions() -> None:
+    keyed = Subscriptions(
+        commands=frozenset({("orders.book", 1)}), keyed=frozenset({("orders.book", 1)}), partitions=4, rungs_ms=(1_000,)
+    )
+
+    account = service_account(Names("t"), "orders", keyed, declares=Declares.OWN)
+
+    stars = ".*" * 11
+    keys = {f"orders.book.v1.0{stars}", f"orders.book.v1.1{stars}", f"orders.other.v1.1{stars}", "orders.book.v1.#"}
+    assert passing(topic(account, "t.commands")[1], keys) == {f"orders.book.v1.0{stars}", f"orders.book.v1.1{stars}"}

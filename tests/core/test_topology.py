@@ -1,11 +1,13 @@
 """The topology as data: every name, argument and binding, as a broker would be asked for them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from messaging.core.envelope import Kind
 from messaging.core.topology import (
+    SINGLE_ACTIVE,
     Binding,
     Declares,
     Exchange,
@@ -16,6 +18,7 @@ from messaging.core.topology import (
     dead_routing_key,
     is_way_back,
     routing_key,
+    slot_routing_key,
 )
 from messaging.errors import ConfigurationError
 
@@ -279,3 +282,59 @@ def test_the_way_back_of_a_service_is_known_in_any_namespace() -> None:
     assert is_way_back(Names("prod").return_exchange("orders"), "orders")
     assert not is_way_back(Names("prod").return_exchange("users"), "orders")
     assert not is_way_back(Names("prod").undeliverable_exchange("orders"), "orders")
+
+
+KEYED = Subscriptions(
+    commands=frozenset({("orders.book", 1), ("orders.note", 1)}),
+    keyed=frozenset({("orders.book", 1)}),
+    rungs_ms=(1_000,),
+)
+
+
+def test_partitions_are_like_the_plain_queue_with_one_active_consumer() -> None:
+    names = Names("t")
+    declared = queues(names.of_service("orders", replace(KEYED, partitions=2)))
+
+    assert declared["t.orders.commands.p0"] == {**declared["t.orders.commands"], SINGLE_ACTIVE: True}
+    assert [name for name in declared if ".p" in name] == ["t.orders.commands.p0", "t.orders.commands.p1"]
+    assert SINGLE_ACTIVE not in declared["t.orders.commands"]
+
+
+def test_partition_is_bound_by_the_bits_of_its_slots_and_by_its_own_name() -> None:
+    topology = Names("t").of_service("orders", replace(KEYED, partitions=2))
+
+    stars = ".*" * 11
+    assert bindings(topology, "t.orders.commands.p1") == {
+        ("t.commands", f"orders.book.v1.1{stars}"),
+        ("t.orders.return", "t.orders.commands.p1"),
+    }
+    assert bindings(topology, "t.orders.commands") == {
+        ("t.commands", "orders.book.v1"),
+        ("t.commands", "orders.note.v1"),
+        ("t.orders.return", "t.orders.commands"),
+    }
+
+
+def test_without_partitions_the_plain_queue_takes_every_slot() -> None:
+    topology = Names("t").of_service("orders", KEYED)
+
+    stars = ".*" * 11
+    assert bindings(topology, "t.orders.commands") >= {
+        ("t.commands", f"orders.book.v1.0{stars}"),
+        ("t.commands", f"orders.book.v1.1{stars}"),
+    }
+    assert not [name for name in queues(topology) if ".p" in name]
+
+
+def test_keyless_service_has_the_topology_it_always_had() -> None:
+    plain = replace(KEYED, keyed=frozenset())
+
+    assert bindings(Names("t").of_service("orders", plain), "t.orders.commands") == {
+        ("t.commands", "orders.book.v1"),
+        ("t.commands", "orders.note.v1"),
+        ("t.orders.return", "t.orders.commands"),
+    }
+
+
+def test_routing_key_of_a_command_with_a_key_ends_with_its_slot() -> None:
+    assert slot_routing_key("orders.book.v1", 0b1000_0000_0011) == "orders.book.v1.1.0.0.0.0.0.0.0.0.0.1.1"

@@ -195,6 +195,10 @@ def test_a_command_of_another_service_is_replayed_nowhere_else() -> None:
         {"cause": "x" * 16},
         {"bv": -1},
         {"bv": True},
+        {"slot": -1},
+        {"slot": 4_096},
+        {"slot": "1"},
+        {"slot": False},
     ],
 )
 def test_extensions_out_of_form_are_malformed(ext: dict[Any, Any]) -> None:
@@ -223,6 +227,7 @@ def test_known_and_unknown_extensions_are_read() -> None:
         "flag": True,
         "nil": None,
         "size": -5,
+        "slot": 4_095,
         "traceparent": "00-ab",
         "tracestate": "x",
     }

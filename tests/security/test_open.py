@@ -136,6 +136,22 @@ def test_peeking_finds_replies_alone(realm: Realm) -> None:
     assert opener.peek_reply(realm.sealed()) is None
 
 
+def test_slot_is_signed_and_can_be_peeked_at(realm: Realm) -> None:
+    opener = realm.opener("orders")
+    body = realm.sealed(slot=17)
+
+    verified = opener.verify(body, kinds=EVERY_KIND)
+
+    assert opener.peek_slot(body) == verified.slot == opener.decrypt(verified).slot == 17
+
+
+def test_without_a_slot_there_is_nothing_to_peek_at(realm: Realm) -> None:
+    opener = realm.opener("orders")
+
+    assert opener.peek_slot(realm.sealed()) is None
+    assert opener.peek_slot(b"junk") is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [

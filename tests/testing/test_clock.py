@@ -29,3 +29,22 @@ def test_ids_are_unique_sorted_and_the_same_in_every_run() -> None:
 
 def test_chance_is_always_the_same() -> None:
     assert FixedClock().ambient.jitter() == 0.0
+
+
+def test_calls_come_when_they_are_due_the_earliest_first() -> None:
+    clock, called = FixedClock(), list[str]()
+    start_ms = clock.now_ms()
+    clock.later(2.0, lambda: called.append("second"))
+    clock.later(1.0, lambda: called.append("first"))
+    clock.later(9.0, lambda: called.append("late"))
+    clock.later(0.5, lambda: called.append("never")).cancel()
+    assert clock.next_due_ms() == start_ms + 1_000
+
+    clock.advance(2_000)
+
+    assert called == ["first", "second"]
+    assert clock.next_due_ms() == start_ms + 9_000
+
+
+def test_nothing_is_due_without_a_call() -> None:
+    assert FixedClock().next_due_ms() is None

@@ -363,3 +363,28 @@ class RoutingCases:
 
         await eventually(lambda: len(recorder) == 1_000, LIMIT_S)
         assert sorted(recorder.bodies) == sorted(bodies)
+
+    async def test_unbound_key_reaches_the_queue_no_more_and_stays_so(self, rig: Rig) -> None:
+        transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
+        await transport.declare(work(rig.names))
+        await publish(transport, to(rig.names.commands), b"before")
+        (binding,) = work(rig.names).bindings
+
+        await transport.unbind([binding, Binding(exchange=rig.names.commands, queue=queue, routing_key="never.bound")])
+        await transport.unbind([binding])
+        # What is declared again after a lost connection no longer holds it.
+        await rig.cut(transport)
+
+        with pytest.raises(UnroutableError):
+            await publish(transport, to(rig.names.commands), b"after", first=1)
+        assert await depth_of(transport, queue) == 1
+
+    async def test_queue_and_exchange_that_never_were_can_be_unbound(self, rig: Rig) -> None:
+        transport = await rig.transport()
+        await transport.declare(work(rig.names))
+
+        await transport.unbind(
+            [Binding(exchange=rig.names.commands, queue=rig.names.partition("orders", 9), routing_key="k")]
+        )
+
+        await publish(transport, to(rig.names.commands), b"goes on")

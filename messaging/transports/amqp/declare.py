@@ -6,7 +6,7 @@ exists, whatever their rights. Nobody can ask for arguments and bindings: those 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from typing import Any, Final
 
 import aiormq
@@ -18,7 +18,7 @@ from messaging.transports.amqp.errors import CLIENT_ERRORS, declare_error, missi
 from messaging.transports.amqp.tasks import asked
 from messaging.transports.base import QueueDepth
 
-__all__ = ["declare", "look", "take_lock"]
+__all__ = ["declare", "look", "take_lock", "unbind"]
 
 # What the broker says of a queue whose node is down: NOT_FOUND - home node 'a@host' of durable queue '…' is down.
 _NODE_DOWN: Final = "home node"
@@ -57,6 +57,21 @@ async def declare(connection: Connection, topology: Topology, declares: Declares
             if binding.queue not in down and (declares is Declares.ALL or binding.queue in made):
                 what = f"the binding of queue {binding.queue!r} to exchange {binding.exchange!r}"
                 await _ask(_binding(channel, binding), what, binding.routing_key)
+
+
+async def unbind(connection: Connection, bindings: Iterable[Binding]) -> None:
+    """Take bindings away. RabbitMQ does not mind those that are not there, nor a queue that is not.
+
+    Raises:
+        ConfigurationError: The broker forbids it to this user.
+        ConnectionLostError: The connection broke on the way.
+    """
+    async with connection.throwaway() as channel:
+        for binding in bindings:
+            what = f"the binding of queue {binding.queue!r} to exchange {binding.exchange!r}"
+            asking = channel.queue_unbind(binding.queue, binding.exchange, binding.routing_key)
+            async with asyncio.timeout(RPC_TIMEOUT_S):
+                await _ask(asking, what, binding.routing_key)
 
 
 async def look(connection: Connection, queue: str) -> QueueDepth | None:

@@ -10,19 +10,19 @@ Example:
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
 
 from messaging.core.ambient import Ambient
 from messaging.core.sealed import Label, Route, Sealed
-from messaging.core.topology import Declares, Topology
+from messaging.core.topology import Binding, Declares, Topology
 from messaging.errors import ConfigurationError, ConnectionLostError, TopologyConflictError
 from messaging.transports.amqp.capability import FastPath
 from messaging.transports.amqp.connection import RPC_TIMEOUT_S, Connection
 from messaging.transports.amqp.consumer import AmqpSubscription
-from messaging.transports.amqp.declare import declare, look, take_lock
+from messaging.transports.amqp.declare import declare, look, take_lock, unbind
 from messaging.transports.amqp.errors import Node
 from messaging.transports.amqp.feed import Surroundings
 from messaging.transports.amqp.link import Link
@@ -174,6 +174,17 @@ class AmqpTransport:
         """
         await declare(await self._consuming_connection(), topology, self._declares)
         self._topology += topology
+
+    async def unbind(self, bindings: Iterable[Binding]) -> None:
+        """Take bindings away for good; those that are not there are fine.
+
+        Raises:
+            ConfigurationError: The broker forbids it to this user.
+            ConnectionLostError: There is no connection.
+        """
+        gone = set(bindings)
+        await unbind(await self._consuming_connection(), gone)
+        self._topology = self._topology.without(gone)
 
     async def publish(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float) -> None:
         """Publish and return once the broker has confirmed.

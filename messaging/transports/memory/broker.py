@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from messaging.core.topology import Binding, Exchange, Queue, Topology
@@ -129,6 +130,11 @@ class MemoryBroker:
     def _bind(self, binding: Binding) -> None:
         self.queue(binding.queue)
         self.exchange(binding.exchange).bind(binding.queue, binding.routing_key)
+
+    def unbind(self, binding: Binding) -> None:
+        """Remove a binding, if it is there."""
+        if (found := self._exchanges.get(binding.exchange)) is not None:
+            found.unbind(binding.queue, binding.routing_key)
 
     def queue(self, name: str) -> MemoryQueue:
         """Return a queue.
@@ -351,13 +357,18 @@ class MemoryBroker:
             for name, queue in self._queues.items()
         }
 
-    def is_idle(self, *, with_delays: bool = False) -> bool:
+    def is_idle(self, *, with_delays: bool = False, resting: Mapping[str, int] = MappingProxyType({})) -> bool:
         """Tell whether nothing is under way: no message is held, and none waits for a consumer that exists.
 
         Args:
             with_delays: Whether messages on their way back through a delay count as under way too.
+            resting: Queue → how many messages its consumer holds that merely wait; what is behind them waits too.
         """
-        return not self._held and not any(_is_busy(queue, with_delays=with_delays) for queue in self._queues.values())
+        return not self._held and not any(
+            _is_busy(queue, with_delays=with_delays)
+            for queue in self._queues.values()
+            if not queue.unsettled or queue.unsettled > resting.get(queue.name, 0)
+        )
 
 
 def _is_busy(queue: MemoryQueue, *, with_delays: bool) -> bool:

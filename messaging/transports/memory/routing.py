@@ -33,6 +33,11 @@ class MemoryExchange:
         self._bindings[(queue, pattern)] = None
         self._remembered.clear()
 
+    def unbind(self, queue: str, pattern: str) -> None:
+        """Remove one binding, if it is there."""
+        self._bindings.pop((queue, pattern), None)
+        self._remembered.clear()
+
     def forget(self, queue: str) -> None:
         """Remove every binding of a queue that is gone."""
         self._bindings = {binding: None for binding in self._bindings if binding[0] != queue}

@@ -10,7 +10,7 @@ stack, and a settlement that comes too late is counted and dropped.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -18,7 +18,7 @@ from uuid import UUID
 
 from messaging.core.ambient import Ambient
 from messaging.core.sealed import Label, Route, Sealed
-from messaging.core.topology import Topology
+from messaging.core.topology import Binding, Topology
 from messaging.errors import (
     ConnectionLostError,
     MessageTooLargeError,
@@ -94,6 +94,18 @@ class MemoryTransport:
         await self._reached()
         self.broker.declare(topology)
         self._declared += topology
+
+    async def unbind(self, bindings: Iterable[Binding]) -> None:
+        """Take bindings away for good; those that are not there are fine.
+
+        Raises:
+            ConnectionLostError: The transport is closed or was never connected.
+        """
+        await self._reached()
+        gone = set(bindings)
+        for binding in gone:
+            self.broker.unbind(binding)
+        self._declared = self._declared.without(gone)
 
     async def publish(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float) -> None:
         """Publish and return once the broker has confirmed.

@@ -84,3 +84,15 @@ def test_hostile_keys_do_not_fill_the_memory() -> None:
 
     assert len(exchange._remembered) <= 4_096
     assert exchange.reached_by("a.1") == ("q",)
+
+
+def test_unbound_key_reaches_nothing_more() -> None:
+    exchange = MemoryExchange(Exchange(name="e", type="topic"))
+    exchange.bind("q", "a.*")
+    exchange.bind("q", "b")
+    assert exchange.reached_by("a.1") == ("q",)
+
+    exchange.unbind("q", "a.*")
+    exchange.unbind("q", "never bound")
+
+    assert (exchange.reached_by("a.1"), exchange.reached_by("b")) == ((), ("q",))
