@@ -8,10 +8,10 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos soak attacks fuzz check coverage bench clean setup peers broker broker-if-possible postgres
+.PHONY: help demo test test-fast chaos soak attacks fuzz check coverage bench bench-curves clean setup peers broker broker-if-possible postgres
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: ## see services exchange sealed messages, end to end (BROKER=embedded needs nothing but Python)
 	@$(MAKE) --no-print-directory -j2 setup $(if $(filter embedded,$(BROKER)),,broker-if-possible)
@@ -62,6 +62,11 @@ coverage: test ## as test, and write the lines that no test runs to htmlcov/
 bench: ## compare with other frameworks in one run, into benchmarks/results (BENCH="--quick", "--only faststream celery", …)
 	@$(MAKE) --no-print-directory -j2 peers broker
 	@$(BIN)/python -m benchmarks.compare $(BENCH)
+
+bench-curves: ## how costs grow, into benchmarks/results (CURVES="--quick", "--full", "--only body workers", …)
+	@$(MAKE) --no-print-directory -j2 setup broker
+	@scripts/ensure-peers.sh --extra-only
+	@$(BIN)/python -m benchmarks.curves $(CURVES)
 
 clean: ## stop the development broker and remove everything that was made
 	@if [ -x $(BIN)/messaging ]; then $(BIN)/messaging broker down; fi

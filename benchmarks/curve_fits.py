@@ -47,19 +47,22 @@ class Curve:
     Attributes:
         name: In files.
         title, x_title, y_title: For people.
+        unit, of: What a line through it is said in, such as µs and byte.
         points: In order of x.
         is_log: Whether the picture's height is logarithmic where its width is.
+        is_cost: Whether a line is to be expected; throughput has none.
         fits: Lines by series.
-        reason: Why it is as it is, in the words of somebody who looked.
     """
 
     name: str
     title: str
     x_title: str
     y_title: str
+    unit: str
+    of: str
     points: Sequence[Point]
     is_log: bool = False
-    reason: str = ""
+    is_cost: bool = True
     fits: Mapping[str, Fit] = field(default_factory=dict)
 
     @property

@@ -19,8 +19,10 @@ def write_keys(folder: Path, *, bystanders: int = 0, subscribers: int = 0) -> No
         bystanders: Further services that the bundle knows, `bystander0` and so on.
         subscribers: Further services that hear `orders.order_placed`, `reader0` and so on.
     """
+    handled = ("orders.place_order", "orders.place_blob")
     orders = Subscriptions(
-        commands=frozenset({("orders.place_order", 1)}), requests=frozenset({("orders.get_order", 1)})
+        commands=frozenset((name, 1) for name in handled),
+        requests=frozenset({("orders.get_order", 1)}),
     )
     hears = Subscriptions(events=frozenset({(ORDER_PLACED, 1)}))
     contracts = {"orders": Contract(handles=orders), "shop": Contract(handles=Subscriptions())}

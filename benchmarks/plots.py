@@ -73,6 +73,8 @@ def draw_curves(path: Path, curves: Sequence[Curve]) -> None:
             panel.set_xscale("log")
             if curve.is_log:
                 panel.set_yscale("log")
+        if panel.get_yscale() == "linear":
+            panel.set_ylim(bottom=0)
         panel.set_title(curve.title, fontsize=10)
         panel.set_xlabel(curve.x_title)
         panel.set_ylabel(curve.y_title)

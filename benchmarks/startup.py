@@ -18,7 +18,7 @@ from uuid import UUID
 
 import structlog
 
-from benchmarks.peers.role import REPORT, say
+from benchmarks.peers.role import REPORT, end_with_parent, say
 from messaging import Command, Context, Service, Settings
 from messaging.stores.base import Store
 
@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--database")
     options = parser.parse_args()
+    end_with_parent()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     asyncio.run(rest(options.url, options.database))
 

@@ -21,7 +21,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -236,8 +236,10 @@ COMBINATIONS = [
 ]
 
 
-async def measure(url: str, *, messages: int, rounds: int) -> list[Row]:
-    """Return the table."""
+async def measure(
+    url: str, *, messages: int, rounds: int, layers: Sequence[str] = tuple(LAYERS), paths: Sequence[str] = PATHS
+) -> list[Row]:
+    """Return the table, of the chosen layers and paths."""
     found: dict[tuple[str, str, str], list[tuple[Cost, Cost]]] = {}
     for kind, arguments in KINDS.items():
         queue = f"benchmark.orders.{kind}"
@@ -251,7 +253,8 @@ async def measure(url: str, *, messages: int, rounds: int) -> list[Row]:
         await admin.declare(topology)
         # The first round is not counted: the broker and this process warm up.
         for turn in range(rounds + 1):
-            for (layer, _), path in itertools.product((each for each in COMBINATIONS if each[1] == kind), PATHS):
+            here = [layer for layer, each in COMBINATIONS if each == kind and layer in layers]
+            for layer, path in itertools.product(here, paths):
                 costs = await LAYERS[layer](url, fast=path == "fast").run(queue, messages)
                 if turn:
                     found.setdefault((layer, kind, path), []).append(costs)

@@ -79,7 +79,7 @@ class Options:
         parser.add_argument("--window", type=int, default=100)
         parser.add_argument("--certificate", default="")
         options = cls(**vars(parser.parse_args()))
-        _end_with_parent()
+        end_with_parent()
         return options
 
     @property
@@ -257,7 +257,8 @@ def peak_rss_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Make this process end with the one that started it, however that ends."""
     # Linux only; elsewhere an aborted run may leave a program behind until its own end.
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError):
