@@ -33,8 +33,8 @@ soak: ## half an hour of steady work, to see whether anything grows (SOAK_S=1800
 	@$(MAKE) --no-print-directory -j3 setup broker postgres
 	@SOAK_S=$(SOAK_S) $(PYTEST) -v --tb=short tests/chaos/test_soak.py
 
-attacks: ## try every attack of the catalogue, on a real RabbitMQ too, and write docs/attacks.md
-	@$(MAKE) --no-print-directory -j2 setup broker
+attacks: ## try every attack of the catalogue, on a real RabbitMQ and PostgreSQL too, and write docs/attacks.md
+	@$(MAKE) --no-print-directory -j3 setup broker postgres
 	@$(PYTEST) -q tests/security/attacks tests/security/test_vectors.py tests/fuzz --attack-report docs/attacks.md
 
 fuzz: setup ## feed mutated bytes to the parsers, guided by coverage (FUZZ_S=300: seconds for each of FUZZ="open hybrid bundle keyring")

@@ -8,7 +8,13 @@ are not here were given up together with what they attacked.
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "EXPIRED_AMONG", "FORGED_IDS", "FORGED_SENDERS", "REPEATS"]
+
+# How much of each flood a test run sends; the time that it takes is what bounds them.
+FORGED_IDS: Final = 30_000
+EXPIRED_AMONG: Final = 100_000
+FORGED_SENDERS: Final = 25_000
+REPEATS: Final = 5_000
 
 CASES: Final[Mapping[int, str]] = {
     1: "an empty, a one-byte and a random body",
@@ -57,7 +63,7 @@ CASES: Final[Mapping[int, str]] = {
     50: "the same bytes twice, in one process and in two with one store",
     51: "a crash after the handler and before the acknowledgement",
     52: "a crash inside the handler",
-    53: "a flood of forged ids",
+    53: f"{FORGED_IDS:,} forged ids, and the store as large as after a tenth of them".replace(",", " ", 1),
     54: "the store is down; no trust bundle is loaded",
     55: "a dead letter injected again as it was",
     56: "an operator's replay, and the same replay again",
@@ -84,12 +90,12 @@ CASES: Final[Mapping[int, str]] = {
     77: "a reply queue that belongs to somebody else",
     78: "header bombs: 560 000 extensions, a recipient of 4 MB",
     79: "a message at the size cap that always fails",
-    80: "an authentic expired message among a flood of forgeries",
+    80: f"an authentic expired message among {EXPIRED_AMONG:,} forgeries".replace(",", " "),
     81: "a new service in a bundle that the receiver does not have yet",
     82: "a receiver's clock 5 minutes off; forgeries that claim to come from the future",
     83: "a replica without the new encryption key",
     84: "a kill between burying, marking and acknowledging",
     85: "names with line feeds, leading zeros, other scripts; a prefix that is no prefix",
     86: "hostile text on an operator's terminal",
-    87: "forged senders by the thousand, against metrics and logs",
+    87: f"{FORGED_SENDERS:,} forged senders, against metrics and logs".replace(",", " ", 1),
 }

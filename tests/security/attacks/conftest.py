@@ -7,8 +7,11 @@ import pytest
 
 from tests.support.arena import Arena
 from tests.support.attack_report import numbers_of
+from tests.support.databases import database_url, postgres_server, postgres_url
 from tests.support.exhibits import Exhibits
 from tests.support.logs import Logs
+
+__all__ = ["database_url", "postgres_server", "postgres_url"]
 
 SCAN = 49
 HERE = Path(__file__).parent

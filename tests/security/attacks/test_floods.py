@@ -1,33 +1,24 @@
 """Floods: a forger can cost time, and nothing else that grows."""
 
 import os
-from collections.abc import Iterator
-from typing import Any, Final
+from itertools import chain, islice, repeat
+from typing import Final
 
-import msgpack
 import pytest
 
 from messaging.core.topology import QUARANTINE_MAX_MESSAGES
 from messaging.security.content import split_fault
 from messaging.security.keys import SigningKey
-from messaging.security.outer import split_parts
+from tests.security.attacks.catalogue import EXPIRED_AMONG, FORGED_SENDERS, REPEATS
 from tests.support.arena import Arena, GetOrder, OrderPlaced
+from tests.support.flooding import flooded, forged
 from tests.support.logs import Logs
 from tests.support.measuring import measured
 from tests.support.realm import NAMES, START_MS, resign
 
 FLOOD: Final = 6_000
-SENDERS: Final = 3_000
 PER_SECOND: Final = 10
 MID_AT: Final = 8
-
-
-def forged(body: bytes, count: int) -> Iterator[bytes]:
-    """Yield messages of a real sender with ids of their own, whose signature does not hold."""
-    fields: list[Any] = msgpack.unpackb(split_parts(body).header)
-    at = body.index(fields[MID_AT])
-    for _ in range(count):
-        yield body[:at] + os.urandom(16) + body[at + 16 :]
 
 
 @pytest.mark.attack(70)
@@ -89,45 +80,46 @@ async def test_a_flood_of_requests_and_replies_is_not_answered(arena: Arena) -> 
 @pytest.mark.attack(80)
 async def test_what_expired_in_a_flood_is_buried_as_expired(arena: Arena) -> None:
     late = arena.sealed(expires_at_ms=START_MS + 1_000)
-    flood = list(forged(late, FLOOD // 2))
-    junk = [os.urandom(64) for _ in range(FLOOD // 2)]
+    forgeries = forged(late, EXPIRED_AMONG // 5)
+    junk = (os.urandom(64) for _ in range(EXPIRED_AMONG - EXPIRED_AMONG // 5))
+    bodies = chain(forgeries, islice(junk, EXPIRED_AMONG // 2), [late], junk)
     arena.clock.advance(62)
 
-    outcome = await arena.struck(*flood, *junk[:2_000], late, *junk[2_000:])
+    flood = await flooded(arena, bodies)
 
-    (letter,) = outcome.dead
+    (letter,) = flood.dead
     opener = arena.realm.opener("orders")
     original, fault = split_fault(opener.decrypt(opener.verify_archived(letter)))
     assert original == late
     assert fault["error"] == "expired"
-    assert outcome.counts["buried"] == 1
-    assert sum(outcome.counts.values()) == FLOOD + 1
-    assert (outcome.refused, outcome.waiting) == ((), 0)
-    assert len(outcome.quarantined) <= PER_SECOND
+    assert flood.counts["buried"] == 1
+    assert flood.counts.total() == EXPIRED_AMONG + 1
+    assert flood.kept == []
+    assert flood.quarantined <= PER_SECOND
 
 
 @pytest.mark.attack(87)
 async def test_forged_senders_make_no_metric_and_few_log_lines(arena: Arena, logs: Logs) -> None:
     stranger = SigningKey.generate("test")
     body = arena.sealed()
-    flood = [
+    bodies = (
         resign(body, stranger, fields={3: f"s{number:x}", 4: os.urandom(8), MID_AT: os.urandom(16)})
-        for number in range(SENDERS)
-    ]
+        for number in range(FORGED_SENDERS)
+    )
     (await arena.struck(b"junk")).assert_forged("malformed")
     series = set(arena.counts("orders"))
     arena.clock.advance(1)
     before = len(logs.entries)
 
-    outcome = await arena.struck(*flood)
+    flood = await flooded(arena, bodies)
 
-    assert dict(outcome.counts) == {"skipped.unknown_key": SENDERS}
+    flood.assert_forged("unknown_key", times=FORGED_SENDERS, samples=PER_SECOND)
     assert set(arena.counts("orders")) - series == {"skipped.unknown_key"}
     assert len(logs.entries) - before <= PER_SECOND
     assert all(entry["event"] == "delivery.quarantined" for entry in logs.entries[before:])
     arena.clock.advance(1)
     await arena.struck(b"junk")
-    assert logs.entries[-1]["suppressed"] == SENDERS - PER_SECOND
+    assert logs.entries[-1]["suppressed"] == FORGED_SENDERS - PER_SECOND
 
 
 @pytest.mark.attack(87)
@@ -154,9 +146,9 @@ async def test_a_message_sent_again_and_again_makes_few_log_lines(arena: Arena, 
     (await arena.struck(body)).assert_ran()
     before = len(logs.entries)
 
-    outcome = await arena.struck(*[body] * SENDERS)
+    flood = await flooded(arena, repeat(body, REPEATS))
 
-    outcome.assert_skipped("duplicate", times=SENDERS)
+    assert (flood.counts, flood.quarantined, flood.kept) == ({"skipped.duplicate": REPEATS}, 0, [])
     assert len(logs.entries) - before <= PER_SECOND
 
 
