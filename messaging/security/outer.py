@@ -195,7 +195,7 @@ def _small(number: int) -> bytes:
     return _SMALL[number]
 
 
-# The encodings of 0 to 128, the largest batch.
+# The encodings of 0 to 255; a batch has at most 128 messages, which is not for the writer to check.
 _SMALL: Final = [
-    bytes((number,)) if number <= _POSITIVE_FIXINT_MAX else bytes((_UINT_8, number)) for number in range(129)
+    bytes((number,)) if number <= _POSITIVE_FIXINT_MAX else bytes((_UINT_8, number)) for number in range(256)
 ]
