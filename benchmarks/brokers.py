@@ -12,8 +12,9 @@ from aio_pika.abc import AbstractConnection, AbstractQueue
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from messaging.cli.broker_node import PrivateNode, free_port
+from messaging.transports.amqp.tls import Tls
 
-__all__ = ["Broker", "Queues", "lent_or_private", "open_queues"]
+__all__ = ["Broker", "Queues", "lent_or_private", "open_queues", "version_of"]
 
 QUORUM_VHOST: Final = "quorum"
 TIMEOUT_S: Final = 20.0
@@ -73,9 +74,10 @@ async def open_queues(url: str) -> AsyncIterator[Queues]:
         yield Queues(connection)
 
 
-async def version_of(url: str) -> str:
+async def version_of(url: str, tls: Tls | None = None) -> str:
     """Return the version that a broker states when one connects."""
-    connection = await aio_pika.connect(url, timeout=TIMEOUT_S)
+    context = None if tls is None else tls.context()
+    connection = await aio_pika.connect(url, timeout=TIMEOUT_S, ssl_context=context)
     async with connection:
         assert connection.transport is not None
         stated = connection.transport.connection.server_properties.get("version", b"unknown")

@@ -13,6 +13,7 @@ from typing import Final
 from benchmarks import transport
 from benchmarks.brokers import open_queues
 from benchmarks.curve_fits import Curve, Point
+from benchmarks.grounds import Ground
 from benchmarks.keys import write_keys
 from benchmarks.programs import Program, running
 from tests.chaos.cluster import run_cluster
@@ -230,10 +231,10 @@ class Bench:
 
     async def queues(self, *, with_cluster: bool) -> Curve:
         """Measure the transport on classic and quorum queues, on one node and on three."""
-        points = [Point(1, await self._transport(self._url))]
+        points = [Point(1, await self._transport(Ground(url=self._url, title="a node")))]
         if with_cluster:
             with run_cluster() as nodes:
-                points.append(Point(len(nodes), await self._transport(nodes[0].url)))
+                points.append(Point(len(nodes), await self._transport(Ground(url=nodes[0].url, title="a cluster"))))
         return Curve(
             name="queues",
             title="Transport by queue type and nodes",
@@ -245,9 +246,9 @@ class Bench:
             is_cost=False,
         )
 
-    async def _transport(self, url: str) -> dict[str, float]:
+    async def _transport(self, ground: Ground) -> dict[str, float]:
         found = await transport.measure(
-            url, messages=self._scale.count, rounds=self._scale.runs, layers=("transport",), paths=("fast",)
+            ground, messages=self._scale.count, rounds=self._scale.runs, layers=("transport",), paths=("fast",)
         )
         for row in found:
             self._tell(f"{row.queue}: {row.publish_per_s:.0f}/s sent, {row.consume_per_s:.0f}/s handled")

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -112,8 +111,7 @@ def _measured() -> Callable[[], tuple[float, float, float]]:
 
 def settings_of(options: argparse.Namespace, *, prefetch: int = 64) -> Settings:
     """Return the settings: the environment's, with this broker."""
-    extra = {} if options.ca is None else {"tls_ca_file": options.ca}
-    return Settings(broker_url=options.url, prefetch=prefetch, **extra)
+    return Settings(broker_url=options.url, prefetch=prefetch)
 
 
 def hearers(options: argparse.Namespace) -> list[Service]:
@@ -241,7 +239,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("role", choices=["declare", "publish", "consume"])
     parser.add_argument("--url", required=True)
-    parser.add_argument("--ca", type=Path, help="that vouches for a broker reached by amqps://")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--blob", type=int, help="send this many bytes instead of orders")
     parser.add_argument("--window", type=int, default=100, help="in flight; for consumers the prefetch")

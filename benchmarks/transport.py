@@ -1,11 +1,11 @@
 """What moving bytes costs: the fast path and the plain one, without and with the supervisor, by kind of queue.
 
-    python -m benchmarks.transport [--messages 5000] [--rounds 5] [--url amqp://…] [--out benchmarks/results]
+    python -m benchmarks.transport [--messages 5000] [--rounds 5] [--on node|tls|cluster] [--url amqp://…]
 
-Without an address it starts a private RabbitMQ node. Window and prefetch are 100, messages persistent, 1 KiB, mandatory
-and confirmed. The paths are run in turn, round by round; figures are medians. CPU is this process's, user and system,
-per message; both the publishing and the consuming side are this process, one after the other. Only ratios of one run
-travel between machines.
+It starts private RabbitMQ nodes, or takes an address. Window and prefetch are 100; messages persistent, 1 KiB,
+mandatory and confirmed. The paths are run in turn, round by round; figures are medians. CPU is this process's, user and
+system, per message; both the publishing and the consuming side are this process, one after the other. Only ratios of
+one run travel between machines.
 
 - channel: `open_channel`, `publish` and `settle`, without the supervisor above.
 - transport: `AmqpTransport.publish` in one task per message, and `consume`.
@@ -14,12 +14,10 @@ travel between machines.
 
 import argparse
 import asyncio
-import contextlib
 import itertools
 import json
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,9 +26,10 @@ from pathlib import Path
 
 import structlog
 
+from benchmarks.brokers import version_of
+from benchmarks.grounds import Ground, add_options, ground
 from messaging import Command, Context, Service, Settings
 from messaging.ambient import real_ambient
-from messaging.cli.broker_node import PrivateNode, free_port
 from messaging.core.sealed import Label, Route, Sealed
 from messaging.core.topology import Argument, Binding, Exchange, Queue, Topology
 from messaging.transports.amqp import AmqpTransport
@@ -41,6 +40,7 @@ from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import Node
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.settlements import How
+from messaging.transports.amqp.tls import Tls
 from messaging.transports.base import Delivery
 
 WINDOW = 100
@@ -86,8 +86,8 @@ async def measured(work: Callable[[], Awaitable[None]], messages: int) -> Cost:
 class ChannelLayer:
     """Channels alone."""
 
-    def __init__(self, url: str, *, fast: bool) -> None:
-        self._node = Node.parse(url)
+    def __init__(self, ground: Ground, *, fast: bool) -> None:
+        self._node = Node.parse(ground.url, ground.tls)
         self._fast_path = FastPath(is_on=fast)
 
     async def run(self, queue: str, messages: int) -> tuple[Cost, Cost]:
@@ -138,8 +138,8 @@ class ChannelLayer:
 class TransportLayer:
     """The whole transport."""
 
-    def __init__(self, url: str, *, fast: bool) -> None:
-        self._transport = AmqpTransport([url], ambient=real_ambient(), fast=fast)
+    def __init__(self, ground: Ground, *, fast: bool) -> None:
+        self._transport = AmqpTransport([ground.url], ambient=real_ambient(), fast=fast, tls=ground.tls)
 
     async def run(self, queue: str, messages: int) -> tuple[Cost, Cost]:
         """Return the cost of publishing and of consuming."""
@@ -189,8 +189,17 @@ class PlaceOrder(Command, name="orders.place_order", version=1):
 class ServiceLayer:
     """Two services, with everything that they do to a message."""
 
-    def __init__(self, url: str, *, fast: bool) -> None:
-        self._settings = Settings.development(broker_url=url, namespace="benchservice", prefetch=WINDOW, fast=fast)
+    def __init__(self, ground: Ground, *, fast: bool) -> None:
+        files = ground.tls or Tls()
+        self._settings = Settings.development(
+            broker_url=ground.url,
+            namespace="benchservice",
+            prefetch=WINDOW,
+            fast=fast,
+            tls_ca_file=files.ca_file,
+            tls_cert_file=files.cert_file,
+            tls_key_file=files.key_file,
+        )
 
     async def run(self, queue: str, messages: int) -> tuple[Cost, Cost]:
         """Return the cost of sending and of handling; the queue is the service's own."""
@@ -237,7 +246,7 @@ COMBINATIONS = [
 
 
 async def measure(
-    url: str, *, messages: int, rounds: int, layers: Sequence[str] = tuple(LAYERS), paths: Sequence[str] = PATHS
+    ground: Ground, *, messages: int, rounds: int, layers: Sequence[str] = tuple(LAYERS), paths: Sequence[str] = PATHS
 ) -> list[Row]:
     """Return the table, of the chosen layers and paths."""
     found: dict[tuple[str, str, str], list[tuple[Cost, Cost]]] = {}
@@ -248,24 +257,25 @@ async def measure(
             queues=(Queue(name=queue, arguments=arguments),),
             bindings=(Binding(exchange=EXCHANGE, queue=queue, routing_key=ROUTE.routing_key),),
         )
-        admin = AmqpTransport([url], ambient=real_ambient())
+        admin = AmqpTransport([ground.url], ambient=real_ambient(), tls=ground.tls)
         await admin.connect()
         await admin.declare(topology)
         # The first round is not counted: the broker and this process warm up.
         for turn in range(rounds + 1):
             here = [layer for layer, each in COMBINATIONS if each == kind and layer in layers]
             for layer, path in itertools.product(here, paths):
-                costs = await LAYERS[layer](url, fast=path == "fast").run(queue, messages)
+                costs = await LAYERS[layer](ground, fast=path == "fast").run(queue, messages)
                 if turn:
                     found.setdefault((layer, kind, path), []).append(costs)
         await admin.aclose()
-        await delete(url, queue)
+        await delete(ground, queue)
     return [row(*key, costs) for key, costs in sorted(found.items())]
 
 
-async def delete(url: str, queue: str) -> None:
+async def delete(ground: Ground, queue: str) -> None:
     """Delete a queue: the next kind is bound to the same exchange."""
-    connection = await Connection.open(Node.parse(url), name="benchmark", heartbeat_s=10, timeout_s=10.0)
+    node = Node.parse(ground.url, ground.tls)
+    connection = await Connection.open(node, name="benchmark", heartbeat_s=10, timeout_s=10.0)
     async with connection.throwaway() as channel:
         await channel.queue_delete(queue)
     await connection.aclose()
@@ -288,14 +298,14 @@ def row(layer: str, queue: str, path: str, costs: list[tuple[Cost, Cost]]) -> Ro
     )
 
 
-def table(rows: list[Row], *, messages: int, rounds: int) -> str:
+def table(rows: list[Row], *, where: str, messages: int, rounds: int) -> str:
     """Return it as Markdown, with the ratio of each pair."""
     machine = f"{platform.machine()}, Python {platform.python_version()}, aiormq {version('aiormq')}"
     lines = [
         "# Moving bytes: the plain path and the fast one",
         "",
-        f"{machine}. {messages} messages of {BODY_BYTES} bytes, window and prefetch {WINDOW}, medians of {rounds} "
-        "interleaved rounds. CPU µs of this process per message.",
+        f"{machine}; {where}. {messages} messages of {BODY_BYTES} bytes, window and prefetch {WINDOW}, medians of "
+        f"{rounds} interleaved rounds. CPU µs of this process per message.",
         "",
         "| layer | queue | path | publish µs | publish/s | consume µs | consume/s |",
         "|---|---|---|---|---|---|---|",
@@ -317,36 +327,24 @@ def table(rows: list[Row], *, messages: int, rounds: int) -> str:
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def broker(url: str | None) -> Iterator[str]:
-    """Lend the broker of an address, else a private node."""
-    if url is not None:
-        yield url
-        return
-    with tempfile.TemporaryDirectory(prefix="messaging-benchmark-", ignore_cleanup_errors=True) as folder:
-        node = PrivateNode(Path(folder), port=free_port(), name="benchmark")
-        node.start()
-        try:
-            yield node.url
-        finally:
-            node.kill()
-
-
 def main() -> None:
     """Measure, and write the table as Markdown and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=5000, help="per round and figure")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--url", help="of a RabbitMQ that may be used; a private node otherwise")
+    parser.add_argument("--name", default="transport", help="of the files that it writes")
+    add_options(parser)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
-    with broker(options.url) as url:
-        rows = asyncio.run(measure(url, messages=options.messages, rounds=options.rounds))
-    text = table(rows, messages=options.messages, rounds=options.rounds)
+    with ground(options) as found:
+        release = asyncio.run(version_of(found.url, found.tls))
+        rows = asyncio.run(measure(found, messages=options.messages, rounds=options.rounds))
+    where = f"{found.title}, RabbitMQ {release}"
+    text = table(rows, where=where, messages=options.messages, rounds=options.rounds)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "transport.md").write_text(text + "\n")
-    (options.out / "transport.json").write_text(json.dumps([asdict(each) for each in rows], indent=1) + "\n")
+    (options.out / f"{options.name}.md").write_text(text + "\n")
+    (options.out / f"{options.name}.json").write_text(json.dumps([asdict(each) for each in rows], indent=1) + "\n")
     print(text)  # noqa: T201 - the program's output
 
 
