@@ -23,9 +23,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from messaging.core.envelope import CODEC_JSON, CODEC_MSGPACK, Kind
 from messaging.core.names import VERSION_MAX, is_message_name, owner_of, type_of
+from messaging.core.partition import slot_of
 from messaging.errors import ConfigurationError, RemoteFailure
 
-__all__ = ["Command", "Contract", "Event", "Message", "Request", "contract_of"]
+__all__ = ["Command", "Contract", "Event", "Message", "Request", "contract_of", "slot_among"]
 
 # Covariant: the answer is only ever received, so a request for a subclass serves where one for its base is expected.
 R_co = TypeVar("R_co", covariant=True)
@@ -150,6 +151,24 @@ def contract_of(message: type[Message] | Message) -> Contract:
             f'such as class {cls.__name__}(…, name="orders.place_order")'
         )
     return contract
+
+
+def slot_among(message: Message, key: object = None) -> int | None:
+    """Return the slot of a command, by its own key or the one given; None when it has none.
+
+    Raises:
+        ConfigurationError: its class declares no key, so the service that owns it expects none.
+    """
+    own = contract_of(message).key
+    if own is None:
+        if key is None:
+            return None
+        raise ConfigurationError(
+            f"{type(message).__name__} has no key: declare one, such as class {type(message).__name__}(Command, …, "
+            'key="order_id"), where its service sees it too'
+        )
+    key = own(message) if key is None else key
+    return None if key is None else slot_of(key)
 
 
 def _contract(

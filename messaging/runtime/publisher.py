@@ -14,8 +14,7 @@ import structlog
 from messaging.core.ambient import Ambient
 from messaging.core.codec import encode_model
 from messaging.core.envelope import Envelope, Kind
-from messaging.core.message import Command, Event, Message, Request, contract_of
-from messaging.core.partition import slot_of
+from messaging.core.message import Command, Event, Message, Request, contract_of, slot_among
 from messaging.core.schedule import Cancellation, Draft, due_ms
 from messaging.core.sealed import Label, Route
 from messaging.core.topology import Names, routing_key, slot_routing_key
@@ -36,7 +35,7 @@ from messaging.stores.base import Outgoing
 from messaging.transports.base import Transport
 from messaging.transports.deadlines import Deadlines
 
-__all__ = ["Limits", "Publisher", "Staged", "slot_among"]
+__all__ = ["Limits", "Publisher", "Staged"]
 
 R = TypeVar("R")
 
@@ -281,6 +280,9 @@ class Publisher:
             return None
         key = routing_key(envelope.name, envelope.version)
         out = await self._signed(envelope, self._sealer.prepare(envelope, routing_key=key), key=key)
+        if envelope.slot is not None:
+            # Not the key itself: the same says the broker, and nobody must wonder what is in this column.
+            out = replace(out, partition_key=f"{envelope.audience}/{envelope.slot}")
         # The relay cannot tell an event from a command: nobody listening is no error.
         return replace(out, route=replace(out.route, mandatory=False)) if envelope.kind is Kind.EVENT else out
 
@@ -370,24 +372,6 @@ class Publisher:
             expiration_ms=None if lasting else max(1, envelope.expires_at_ms - self._ambient.now_ms()),
         )
         return Outgoing(sealed=sealed, route=route, label=Label(message_id=envelope.id.hex, type=envelope.type))
-
-
-def slot_among(message: Message, key: object = None) -> int | None:
-    """Return the slot of a command, by its own key or the one given; None when it has none.
-
-    Raises:
-        ConfigurationError: its class declares no key, so the service that owns it expects none.
-    """
-    own = contract_of(message).key
-    if own is None:
-        if key is None:
-            return None
-        raise ConfigurationError(
-            f"{type(message).__name__} has no key: declare one, such as class {type(message).__name__}(Command, …, "
-            'key="order_id"), where its service sees it too'
-        )
-    key = own(message) if key is None else key
-    return None if key is None else slot_of(key)
 
 
 # A reply may still be wanted by a clock that is a little behind.

@@ -2,11 +2,12 @@
 
 A commit wakes it; a slow poll finds what a killed process left behind. Rows are claimed with a lease, published side by
 side, and deleted in one go. A row that cannot leave now comes back later; one that never can is parked: visible, and in
-nobody's way.
+nobody's way. Rows with a partition key leave one after the other, each once the one before it is confirmed; behind one
+that comes back later they wait, behind one that is parked they do not.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -102,12 +103,30 @@ class Relay:
         rows = await self._outbox.claim(limit=BATCH_ROWS, lease_s=LEASE_S, owner=self._owner)
         if not rows:
             return 0
-        outcomes = await asyncio.gather(*(self._publish(row) for row in rows))
-        sent = [row.id for row, problem in zip(rows, outcomes, strict=True) if problem is None]
+        lanes: dict[str | int, list[Claimed]] = {}
+        for row in rows:
+            lanes.setdefault(row.id if row.partition_key is None else row.partition_key, []).append(row)
+        problems: dict[int, MessagingError | None] = {}
+        await asyncio.gather(*(self._publish_in_order(lane, problems) for lane in lanes.values()))
+        sent = [number for number, problem in problems.items() if problem is None]
         if sent:
             await self._outbox.delete(sent)
-        await self._put_back(rows, outcomes)
-        return len(rows)
+        await self._put_back(rows, problems)
+        untried = [row.id for row in rows if row.id not in problems]
+        if untried:
+            await self._outbox.release(untried)
+        return len(problems)
+
+    async def _publish_in_order(self, lane: Sequence[Claimed], problems: dict[int, MessagingError | None]) -> None:
+        """Publish one after the other, noting what came of each, until one fails for now or the lease is half over."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + LEASE_S / 2
+        for row in lane:
+            if row is not lane[0] and loop.time() > until_s:
+                return
+            problems[row.id] = problem = await self._publish(row)
+            if problem is not None and not _is_hopeless(row, problem):
+                return
 
     async def _publish(self, row: Claimed) -> MessagingError | None:
         try:
@@ -119,13 +138,12 @@ class Relay:
             return error
         return None
 
-    async def _put_back(self, rows: Sequence[Claimed], outcomes: Sequence[MessagingError | None]) -> None:
-        for row, problem in zip(rows, outcomes, strict=True):
+    async def _put_back(self, rows: Sequence[Claimed], problems: Mapping[int, MessagingError | None]) -> None:
+        for row in rows:
+            problem = problems.get(row.id)
             if problem is None:
                 continue
-            if isinstance(problem, MessageTooLargeError) or (
-                row.attempts + 1 >= ATTEMPTS_MAX and not isinstance(problem, _NOT_THE_ROWS_FAULT)
-            ):
+            if _is_hopeless(row, problem):
                 await self._outbox.park(row, reason=str(problem))
                 log.error("outbox.parked", message_id=row.label.message_id, type=row.label.type, reason=str(problem))
                 continue
@@ -141,3 +159,9 @@ class Relay:
                 await self._wanted.wait()
         except TimeoutError:
             return
+
+
+def _is_hopeless(row: Claimed, problem: MessagingError) -> bool:
+    """Tell whether a row can never leave."""
+    is_worn_out = row.attempts + 1 >= ATTEMPTS_MAX and not isinstance(problem, _NOT_THE_ROWS_FAULT)
+    return is_worn_out or isinstance(problem, MessageTooLargeError)

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
-from messaging.core.message import Command, Event, Request
+from messaging.core.message import Command, Event, Request, slot_among
 from messaging.core.schedule import Cancellation
 from messaging.errors import TransportError
-from messaging.runtime.publisher import Publisher, slot_among
+from messaging.runtime.publisher import Publisher
 
 __all__ = ["Sending"]
 

@@ -43,11 +43,16 @@ class StoreUnavailableError(MessagingError):
 
 @value
 class Outgoing:
-    """A sealed message on its way out."""
+    """A sealed message on its way out.
+
+    Attributes:
+        partition_key: What leaves in the order of its writing; None: it has no order.
+    """
 
     sealed: Sealed
     route: Route
     label: Label
+    partition_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,7 @@ class Claimed:
     body: bytes
     route: Route
     label: Label
+    partition_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +216,14 @@ class Outbox(Protocol):
     """The messages of one service that were committed and wait to leave."""
 
     async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
-        """Take the oldest rows that are due and free, for `lease_s` seconds."""
+        """Take the oldest rows that are due and free, for `lease_s` seconds.
+
+        Of rows with one partition key those in front, without a gap, or none: what is behind a row that waits for its
+        next try, or that another relay holds, waits too. What is parked holds nobody up.
+        """
+
+    async def release(self, ids: Sequence[int]) -> None:
+        """Give rows back that were not tried."""
 
     async def delete(self, ids: Sequence[int]) -> None:
         """Remove rows whose publish is confirmed."""

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from messaging.core.envelope import CODEC_JSON, CODEC_MSGPACK, Kind
-from messaging.core.message import Command, Event, Message, Request, contract_of
+from messaging.core.message import Command, Event, Message, Request, contract_of, slot_among
+from messaging.core.partition import slot_of
 from messaging.errors import ConfigurationError, RemoteFailure
 
 R = TypeVar("R")
@@ -270,3 +271,18 @@ def test_only_commands_have_a_key() -> None:
 
         class _Moved(Event, name="orders.moved", key="number"):
             number: int
+
+
+def test_slot_is_that_of_the_key_or_of_the_one_given() -> None:
+    class Move(Command, name="orders.move", key=lambda move: move.source or None):
+        source: str
+
+    assert slot_among(Move(source="a")) == slot_of("a")
+    assert slot_among(Move(source="a"), "b") == slot_among(Move(source=""), "b") == slot_of("b")
+    assert slot_among(Move(source="")) is None
+    assert slot_among(OrderPlaced()) is None
+
+
+def test_key_given_for_a_command_that_declares_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="PlaceOrder has no key: declare one"):
+        slot_among(PlaceOrder(total_cents=1), "a")

@@ -24,6 +24,7 @@ class Rows:
         self.postponed: list[tuple[int, float]] = []
         self.parked: list[int] = []
         self.outages = 0
+        self.released: list[int] = []
         self.defects = 0
         self.lease_s = 0.0
 
@@ -40,6 +41,9 @@ class Rows:
     async def delete(self, ids: Sequence[int]) -> None:
         self.waiting = [row for row in self.waiting if row.id not in ids]
 
+    async def release(self, ids: Sequence[int]) -> None:
+        self.released += ids
+
     async def postpone(self, row: Claimed, *, delay_s: float, reason: str) -> None:
         self.waiting.remove(row)
         self.postponed.append((row.id, delay_s))
@@ -52,13 +56,22 @@ class Rows:
         return len(self.waiting), len(self.parked)
 
 
-def a_row(number: int, key: str = "bound", *, mandatory: bool = True, attempts: int = 0, body: bytes = b"x") -> Claimed:
+def a_row(
+    number: int,
+    key: str = "bound",
+    *,
+    mandatory: bool = True,
+    attempts: int = 0,
+    body: bytes = b"x",
+    lane: str | None = None,
+) -> Claimed:
     return Claimed(
         id=number,
         attempts=attempts,
         body=body,
         route=Route(exchange="t.commands", routing_key=key, mandatory=mandatory),
         label=Label(message_id=uuid4().hex, type="orders.place/1"),
+        partition_key=lane,
     )
 
 
@@ -202,3 +215,54 @@ async def test_told_to_finish_without_a_store_it_does_not_wait_for_one(transport
     await asyncio.wait_for(relay.run(), 5.0)
 
     assert len(rows.waiting) == 1
+
+
+async def test_rows_of_a_key_leave_one_after_the_other_in_their_order(transport: MemoryTransport) -> None:
+    rows = Rows(*(a_row(number, body=b"%d" % number, lane="orders/ab"[: 7 + number % 2]) for number in range(10)))
+
+    async with transport.broker.stalled():
+        relaying = asyncio.create_task(a_relay(rows, transport).relay_once())
+        await eventually(lambda: len(transport.broker._held) == 2)
+        await asyncio.sleep(0)
+        # One of each key is under way.
+        assert len(transport.broker._held) == 2
+    assert await relaying == 10
+
+    bodies = [int(body) for body in transport.broker.bodies("q")]
+    assert [number for number in bodies if number % 2] == [1, 3, 5, 7, 9]
+    assert [number for number in bodies if number % 2 == 0] == [0, 2, 4, 6, 8]
+    assert rows.waiting == []
+
+
+async def test_behind_a_row_that_comes_back_later_its_key_waits_and_the_others_do_not(
+    transport: MemoryTransport,
+) -> None:
+    rows = Rows(a_row(1, "unbound", lane="a"), a_row(2, lane="a"), a_row(3, lane="b"), a_row(4, lane="a"), a_row(5))
+
+    looked_at = await a_relay(rows, transport).relay_once()
+
+    assert looked_at == 3
+    assert [number for number, _ in rows.postponed] == [1]
+    assert rows.released == [2, 4]
+    assert [row.id for row in rows.waiting] == [2, 4]
+
+
+async def test_behind_a_row_that_never_can_leave_its_key_goes_on(transport: MemoryTransport, logs: Logs) -> None:
+    rows = Rows(a_row(1, body=b"x" * 2_000, lane="a"), a_row(2, body=b"next", lane="a"))
+
+    await a_relay(rows, transport).relay_once()
+
+    assert (rows.parked, rows.waiting) == ([1], [])
+    assert transport.broker.bodies("q") == [b"next"]
+    assert "outbox.parked" in logs.events
+
+
+async def test_key_that_takes_too_long_is_left_to_the_next_look(
+    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messaging.runtime.relay.LEASE_S", -1.0)
+    rows = Rows(a_row(1, lane="a"), a_row(2, lane="a"))
+
+    await Relay(rows, transport=transport, owner="me", timeout_s=5.0)._publish_in_order(rows.waiting, {})
+
+    assert len(transport.broker.bodies("q")) == 1

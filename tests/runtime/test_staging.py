@@ -2,6 +2,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 from messaging import Command, Context, Event, Service
+from messaging.core.partition import slot_of, slot_words
 from messaging.core.schedule import Cancellation, Draft
 from messaging.runtime.staging import Outlets, StagingOutlet
 from messaging.stores.base import Outgoing, Scheduled
@@ -110,3 +111,27 @@ async def test_a_run_without_a_transaction_sends_directly() -> None:
         assert outlets.of(None) is orders.publisher
         assert isinstance(outlets.of(Unit()), StagingOutlet)
         assert commits == [None]
+
+
+class Book(Command, name="orders.book", key="account"):
+    account: str
+
+
+async def test_command_with_a_key_leaves_in_the_lane_of_its_slot_and_a_scheduled_one_keeps_it() -> None:
+    orders, users = Service("orders", partitions=2), Service("users")
+
+    @orders.on_command(Book)
+    async def book(command: Book, context: Context) -> None: ...
+
+    async with Harness(orders, users) as h:
+        unit = Unit()
+        outlet = StagingOutlet(users.publisher, unit)
+
+        await outlet.send(Book(account="a"))
+        await outlet.send(Book(account="a"), key="b")
+        await outlet.send(Book(account="c"), deliver_at=h.now + timedelta(hours=1))
+
+    assert [out.partition_key for out in unit.staged] == [f"orders/{slot_of(key)}" for key in "ab"]
+    assert unit.staged[0].route.routing_key == f"orders.book.v1.{slot_words(slot_of('a'))}"
+    [waiting] = unit.scheduled
+    assert Draft.unpack(waiting.draft, sender="users").envelope.slot == slot_of("c")

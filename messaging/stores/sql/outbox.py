@@ -3,14 +3,18 @@
 Rows are claimed with a lease (`FOR UPDATE SKIP LOCKED` on PostgreSQL), so several relays share the work and a killed
 one is taken over. Never paged by `id > last`: numbers commit out of order. A row is deleted once its publish is
 confirmed; a crash in between publishes twice, and the receiver's inbox absorbs that.
+
+Rows with a partition key leave in their order. Only the first of them may be claimed by itself; whoever holds it takes
+those behind it too. So one relay at a time has a key, whatever the transactions of others can see.
 """
 
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Exists, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from messaging.core.sealed import Label, Route
 from messaging.stores.base import Claimed, Outgoing
@@ -50,6 +54,7 @@ class Staging:
             "routing_key": outgoing.route.routing_key,
             "is_mandatory": outgoing.route.mandatory,
             "sealed": outgoing.sealed,
+            "partition_key": outgoing.partition_key,
         }
 
 
@@ -61,25 +66,30 @@ class SqlOutbox:
         self._service = service
 
     async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
-        """Take the oldest rows that are due and free, for `lease_s` seconds."""
+        """Take the oldest rows that are due and free, for `lease_s` seconds; see `Outbox.claim`."""
         now_ms = self._database.now_ms()
-        due = (
-            select(OUTBOX.c.id)
-            .where(
-                OUTBOX.c.service == self._service,
-                OUTBOX.c.is_parked.is_(False),
-                OUTBOX.c.due_at_ms <= now_ms,
-                or_(OUTBOX.c.claimed_until_ms < now_ms, OUTBOX.c.claimed_by == owner),
-            )
-            .order_by(OUTBOX.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
+        is_free = and_(
+            OUTBOX.c.service == self._service,
+            OUTBOX.c.is_parked.is_(False),
+            OUTBOX.c.due_at_ms <= now_ms,
+            or_(OUTBOX.c.claimed_until_ms < now_ms, OUTBOX.c.claimed_by == owner),
         )
         lease = {"claimed_by": owner, "claimed_until_ms": now_ms + int(lease_s * 1000)}
-        take = update(OUTBOX).where(OUTBOX.c.id.in_(due)).values(lease).returning(OUTBOX)
+        is_first = or_(OUTBOX.c.partition_key.is_(None), ~self._has_earlier())
         async with self._database.writing() as connection:
-            rows = (await connection.execute(take)).all()
+            rows = list((await connection.execute(_taking(is_free & is_first, lease, limit=limit))).all())
+            keys = {row.partition_key for row in rows} - {None}
+            if keys and len(rows) < limit:
+                taken = [row.id for row in rows]
+                behind = is_free & OUTBOX.c.partition_key.in_(keys) & OUTBOX.c.id.not_in(taken)
+                rows += (await connection.execute(_taking(behind, lease, limit=limit - len(rows)))).all()
         return [_claimed(row) for row in sorted(rows, key=_number_of)]
+
+    async def release(self, ids: Sequence[int]) -> None:
+        """Give rows back that were not tried."""
+        async with self._database.writing() as connection:
+            free = {"claimed_by": None, "claimed_until_ms": 0}
+            await connection.execute(update(OUTBOX).where(OUTBOX.c.id.in_(list(ids))).values(free))
 
     async def delete(self, ids: Sequence[int]) -> None:
         """Remove rows whose publish is confirmed."""
@@ -113,9 +123,24 @@ class SqlOutbox:
                 by_parked = {bool(parked): count for parked, count in counted}
         return by_parked.get(False, 0), by_parked.get(True, 0)
 
+    def _has_earlier(self) -> Exists:
+        """Return whether a row with the same key is in front: its presence alone counts, not who holds it."""
+        earlier = OUTBOX.alias()
+        return exists().where(
+            earlier.c.service == self._service,
+            earlier.c.partition_key == OUTBOX.c.partition_key,
+            earlier.c.id < OUTBOX.c.id,
+            earlier.c.is_parked.is_(False),
+        )
+
     async def _change(self, row: Claimed, **values: Any) -> None:
         async with self._database.writing() as connection:
             await connection.execute(update(OUTBOX).where(OUTBOX.c.id == row.id).values(values))
+
+
+def _taking(which: ColumnElement[bool], lease: dict[str, Any], *, limit: int) -> ReturningUpdate[Any]:
+    due = select(OUTBOX.c.id).where(which).order_by(OUTBOX.c.id).limit(limit).with_for_update(skip_locked=True)
+    return update(OUTBOX).where(OUTBOX.c.id.in_(due)).values(lease).returning(OUTBOX)
 
 
 def _number_of(row: Any) -> int:
@@ -129,4 +154,5 @@ def _claimed(row: Any) -> Claimed:
         body=bytes(row.sealed),
         route=Route(exchange=row.exchange, routing_key=row.routing_key, mandatory=row.is_mandatory),
         label=Label(message_id=row.message_id.hex, type=row.message_type),
+        partition_key=row.partition_key,
     )

@@ -57,7 +57,10 @@ OUTBOX = Table(
     Column("claimed_until_ms", BigInteger, nullable=False, default=0),
     Column("problem", Text, nullable=True),
     Column("is_parked", Boolean, nullable=False, default=False),
+    # Rows with the same one leave in their order; most have none.
+    Column("partition_key", String(64), nullable=True),
     Index("messaging_outbox_due", "service", "is_parked", "due_at_ms"),
+    Index("messaging_outbox_lane", "service", "partition_key", "id"),
 )
 
 # One row for each service: replicas of one that lags must not forbid another what it has never had.

@@ -7,7 +7,7 @@ from messaging.stores.sql import SqlStore
 from tests.support.sealing import as_sealed
 
 
-async def stage(store: SqlStore, *bodies: bytes, commits: bool = True) -> None:
+async def stage(store: SqlStore, *bodies: bytes, commits: bool = True, lane: str | None = None) -> None:
     key = InboxKey("orders", "users", uuid4())
     reservation = await store.inbox.reserve(key, leaf=b"\1" * 32, expires_at_ms=4_000_000_000_000, lease_s=1)
     assert reservation.unit is not None
@@ -17,6 +17,7 @@ async def stage(store: SqlStore, *bodies: bytes, commits: bool = True) -> None:
                 sealed=as_sealed(body),
                 route=Route(exchange="messaging.events", routing_key="orders.placed.v1", mandatory=False),
                 label=Label(message_id=uuid4().hex, type="orders.placed/1"),
+                partition_key=lane,
             )
         )
     await (store.inbox.complete(reservation) if commits else store.inbox.release(reservation))
@@ -99,3 +100,63 @@ async def test_a_parked_row_is_visible_and_in_nobodys_way(store: SqlStore) -> No
 
     assert await outbox.depth() == (0, 1)
     assert await outbox.claim(limit=10, lease_s=60, owner="a") == []
+
+
+async def test_rows_of_a_key_are_held_by_one_relay_at_a_time(store: SqlStore) -> None:
+    await stage(store, b"a1", b"a2", lane="a")
+    await stage(store, b"b1", lane="b")
+    await stage(store, b"free")
+    outbox = store.outbox("orders")
+    first = await outbox.claim(limit=1, lease_s=60, owner="first")
+
+    second = await outbox.claim(limit=10, lease_s=60, owner="second")
+
+    assert [row.body for row in first] == [b"a1"]
+    assert [(row.body, row.partition_key) for row in second] == [(b"b1", "b"), (b"free", None)]
+    # The first goes on where it was.
+    assert [row.body for row in await outbox.claim(limit=10, lease_s=60, owner="first")] == [b"a1", b"a2"]
+
+
+async def test_relays_that_look_at_once_never_share_a_key(store: SqlStore) -> None:
+    for number in range(10):
+        await stage(store, b"%d" % number, lane="ab"[number % 2])
+    outbox = store.outbox("orders")
+
+    found = await asyncio.gather(*(outbox.claim(limit=3, lease_s=60, owner=owner) for owner in "xyz"))
+
+    keys = [{row.partition_key for row in rows} for rows in found]
+    assert sum(len(each) for each in keys) == 2
+    for rows in found:
+        for key in "ab":
+            taken = [int(row.body) for row in rows if row.partition_key == key]
+            assert taken == list(range("ab".index(key), 10, 2))[: len(taken)]
+
+
+async def test_behind_a_row_that_waits_for_its_next_try_its_key_waits(store: SqlStore) -> None:
+    await stage(store, b"a1", b"a2", lane="a")
+    outbox = store.outbox("orders")
+    first, second = await outbox.claim(limit=10, lease_s=60, owner="a")
+    await outbox.postpone(first, delay_s=60, reason="full")
+    await outbox.release([second.id])
+
+    assert await outbox.claim(limit=10, lease_s=60, owner="b") == []
+    assert await outbox.depth() == (2, 0)
+
+
+async def test_behind_a_row_that_is_parked_its_key_goes_on(store: SqlStore) -> None:
+    await stage(store, b"a1", b"a2", lane="a")
+    outbox = store.outbox("orders")
+    first, second = await outbox.claim(limit=10, lease_s=60, owner="a")
+    await outbox.park(first, reason="too large")
+    await outbox.release([second.id])
+
+    assert [row.body for row in await outbox.claim(limit=10, lease_s=60, owner="b")] == [b"a2"]
+    assert await outbox.depth() == (1, 1)
+
+
+async def test_key_of_a_killed_relay_is_taken_over_in_order(store: SqlStore) -> None:
+    await stage(store, b"a1", b"a2", b"a3", lane="a")
+    outbox = store.outbox("orders")
+    await outbox.claim(limit=2, lease_s=-1, owner="killed")
+
+    assert [row.body for row in await outbox.claim(limit=10, lease_s=60, owner="b")] == [b"a1", b"a2", b"a3"]
