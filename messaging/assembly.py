@@ -77,9 +77,10 @@ def build(
     opener = Opener(keyring, trust, names, ambient=ambient, subscriptions=subscriptions)
     instance = ambient.new_id().hex[16:]
     replies = Replies(service=identity, instance=instance, names=names, transport=transport, opener=opener)
+    sealer = Sealer(keyring, trust, names, ambient=ambient)
     publisher = Publisher(
         sender=identity,
-        sealer=Sealer(keyring, trust, names, ambient=ambient),
+        sealer=sealer,
         transport=transport,
         names=names,
         ambient=ambient,
@@ -102,6 +103,7 @@ def build(
         names=names,
         ambient=ambient,
         opener=opener,
+        sealer=sealer,
         publisher=publisher,
         replies=replies,
     )
@@ -121,6 +123,7 @@ class Operator:
             operator=parts.identity,
             transport=parts.transport,
             opener=parts.opener,
+            sealer=parts.sealer,
             publisher=parts.publisher,
             names=parts.names,
             ambient=parts.ambient,

@@ -12,7 +12,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from messaging.cli import broker, dead, doctor, evidence, health, inspect, keys, policy, run, send, topology, trust
+from messaging.cli import (
+    audit,
+    broker,
+    dead,
+    doctor,
+    evidence,
+    health,
+    inspect,
+    keys,
+    policy,
+    run,
+    send,
+    topology,
+    trust,
+)
 from messaging.cli.exits import exit_of, known_error
 from messaging.cli.logs import verb_logs
 from messaging.cli.render import line, problem
@@ -101,6 +115,7 @@ app.command("send")(send.send)
 app.command("publish")(send.publish)
 app.command("request")(send.request)
 app.add_typer(dead.app, name="dead")
+app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(trust.app, name="trust")
 app.add_typer(policy.app, name="policy")

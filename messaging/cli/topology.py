@@ -67,6 +67,9 @@ def apply(
             show_default=False,
         ),
     ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Make the audit stream too: records of replays and discards.")
+    ] = False,
 ) -> None:
     """Make exist at the broker what the services need. What is there already stays as it is.
 
@@ -75,7 +78,7 @@ def apply(
     Example: [bold]messaging topology apply services.users:users services.orders:orders[/bold]
     """
     for service in [load_service(target) for target in targets]:
-        wanted = _topology_of([service])
+        wanted = _topology_of([service]) + (service.settings.names.audit_trail() if audit else Topology())
         stale = () if partitions_before is None else _stale(service, wanted, partitions_before)
         asyncio.run(_apply(service, wanted, stale))
         line(

@@ -219,7 +219,12 @@ def operator_account(
         rights.publish(names.events, [_ANY_MESSAGE] if sends is None else map(_keys_of, sends.events))
     if sends is None or sends.requests:
         rights.receive_replies(operator)
-    for service in replays:
+    services = tuple(replays)
+    if services:
+        # What it does there is recorded, and it may read what others did.
+        rights.write.add(_literal(names.audit))
+        rights.read.add(_literal(names.audit))
+    for service in services:
         dead = names.queue(service, "dead")
         rights.configure.add(_literal(names.lock(dead)))
         rights.read.add(_literal(dead))

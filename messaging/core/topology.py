@@ -117,6 +117,11 @@ class Names:
         """Exchange of replies."""
         return f"{self.namespace}.replies"
 
+    @property
+    def audit(self) -> str:
+        """Exchange and stream of the records of what operators did."""
+        return f"{self.namespace}.audit"
+
     def exchange_of(self, kind: Kind, audience: str) -> str:
         """Return the exchange where a message of this kind is first published (docs/spec.md, table of kinds)."""
         if kind is Kind.REPLAY:
@@ -163,6 +168,14 @@ class Names:
         """Return the exchanges that every service uses."""
         topics = (self.commands, self.requests, self.events, self.dead, self.replies)
         return Topology(exchanges=tuple(Exchange(name=name, type="topic", is_shared=True) for name in topics))
+
+    def audit_trail(self) -> Topology:
+        """Return the audit stream: it keeps everything, so only an operator's account should make it, on purpose."""
+        return Topology(
+            exchanges=(Exchange(name=self.audit, type="fanout", is_shared=True),),
+            queues=(Queue(name=self.audit, arguments={"x-queue-type": "stream"}),),
+            bindings=(Binding(exchange=self.audit, queue=self.audit, routing_key=""),),
+        )
 
     def of_service(self, service: str, subscriptions: Subscriptions) -> Topology:
         """Return everything a service needs to consume: queues, ladder, dead letters, bindings."""

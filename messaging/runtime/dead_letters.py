@@ -6,13 +6,15 @@ worst both, and the inbox absorbs that. What a pass needs of memory does not dep
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from typing import Final
 
 from messaging.core.ambient import Ambient
 from messaging.core.dead_letter import Act, DeadLetter, Group, Groups, Selection, plan
 from messaging.core.topology import Names
-from messaging.runtime.dead_acts import DeadActs
+from messaging.errors import PublishNotConfirmedError
+from messaging.runtime.audit import AuditStream, AuditTrail, PassRecord
+from messaging.runtime.dead_acts import DeadActs, Errand
 from messaging.runtime.dead_queue import DeadQueue, Found
 from messaging.runtime.dead_reports import DiscardReport, ReplayProgress, ReplayReport, Tally
 from messaging.runtime.dead_window import Window
@@ -21,6 +23,7 @@ from messaging.runtime.letters import LetterReader
 from messaging.runtime.oldest import Oldest
 from messaging.runtime.publisher import Publisher
 from messaging.security.open import Opener
+from messaging.security.seal import Sealer
 from messaging.transports.base import Transport
 
 __all__ = ["DeadLetters", "DiscardReport", "ReplayProgress", "ReplayReport"]
@@ -29,6 +32,7 @@ __all__ = ["DeadLetters", "DiscardReport", "ReplayProgress", "ReplayReport"]
 SORTED_MAX: Final = 256
 # Longer than a publish takes to be confirmed or given up.
 _LAST_REPLAYS_S: Final = 15.0
+AUDIT_TIMEOUT_S: Final = 10.0
 _EVERYTHING: Final = Selection()
 
 
@@ -41,6 +45,7 @@ class DeadLetters:
         operator: str,
         transport: Transport,
         opener: Opener,
+        sealer: Sealer,
         publisher: Publisher,
         names: Names,
         ambient: Ambient,
@@ -53,6 +58,10 @@ class DeadLetters:
         self._names = names
         self._ambient = ambient
         self._failpoint = failpoint
+        stream = AuditStream(
+            sealer=sealer, transport=transport, names=names, ambient=ambient, timeout_s=AUDIT_TIMEOUT_S
+        )
+        self._audit = AuditTrail(stream, operator=operator, transport=transport, names=names, ambient=ambient)
 
     async def each(self, service: str, selection: Selection = _EVERYTHING) -> AsyncGenerator[DeadLetter, None]:
         """Yield the selected dead letters of a service as the queue has them, decrypted where this operator may read.
@@ -126,33 +135,50 @@ class DeadLetters:
             TopologyConflictError: another pass is under way.
             ConnectionLostError: the broker stopped to deliver what it holds.
         """
+        errand = Errand(operator=self._operator, service=service, reason=reason, force=force, dry_run=dry_run)
         bound = min((bound for bound in (limit, canary) if bound is not None), default=None)
         async with self._alone(service), self._reading(service) as queue:
             tally = Tally(total=queue.depth, stop_after=stop_after, on_progress=on_progress)
-            acts = self._acts(service, tally, reason=reason, dry_run=dry_run)
             rate = None if dry_run else rate_per_s
             async with (
+                self._recording("replay", errand, tally) as record,
+                self._acting(errand, tally, record) as acts,
                 Window.opened(rate_per_s=rate, patience_s=_LAST_REPLAYS_S) as window,
                 aclosing(self._chosen(queue, selection, tally, acts, bound=bound)) as chosen,
             ):
                 async for found in chosen:
-                    await window.begin(acts.replaying(found, force=force))
+                    await window.begin(acts.replaying(found))
                     if tally.stopped is not None:
                         break
-            acts.settle_copies()
             self._reach(Step.BEFORE_RETURN)
         return tally.replay_report()
 
     async def discard(self, service: str, selection: Selection, *, reason: str, dry_run: bool = False) -> DiscardReport:
-        """Remove the selected dead letters for good; each is logged with the operator and the reason."""
-        async with self._alone(service), self._reading(service) as queue, aclosing(queue.letters()) as letters:
+        """Remove the selected dead letters for good; each is logged with the operator and the reason.
+
+        Raises:
+            ConfigurationError: the service has no dead-letter queue.
+            TopologyConflictError: another pass is under way.
+            TransportError: there is an audit stream, and it does not take the record.
+        """
+        errand = Errand(operator=self._operator, service=service, reason=reason, dry_run=dry_run)
+        async with self._alone(service), self._reading(service) as queue:
             tally = Tally(total=queue.depth, stop_after=1)
-            acts = self._acts(service, tally, reason=reason, dry_run=dry_run)
-            now_ms = self._ambient.now_ms()
-            async for found in letters:
-                tally.looked()
-                if plan(found.letter, selection, now_ms=now_ms, replaying=False) is Act.TAKE:
-                    await acts.discard(found)
+            async with (
+                self._recording("discard", errand, tally) as record,
+                self._acting(errand, tally, record) as acts,
+                Window.opened(rate_per_s=None, patience_s=_LAST_REPLAYS_S) as window,
+                aclosing(queue.letters()) as letters,
+            ):
+                now_ms = self._ambient.now_ms()
+                async for found in letters:
+                    tally.looked()
+                    if plan(found.letter, selection, now_ms=now_ms, replaying=False) is Act.TAKE:
+                        await window.begin(acts.discarding(found))
+                    if tally.stopped is not None:
+                        break
+        if tally.stopped is not None:
+            raise PublishNotConfirmedError(f"stopped after {tally.done} discards: {tally.stopped}")
         return tally.discard_report()
 
     async def _chosen(
@@ -177,19 +203,27 @@ class DeadLetters:
         for found in () if oldest is None else oldest.first_to_last():
             yield found
 
-    def _acts(self, service: str, tally: Tally, *, reason: str, dry_run: bool) -> DeadActs:
-        return DeadActs(
-            operator=self._operator,
-            service=service,
+    def _recording(self, verb: str, errand: Errand, tally: Tally) -> AbstractAsyncContextManager[PassRecord]:
+        if errand.dry_run:
+            return nullcontext(PassRecord(None, {}, now_ms=self._ambient.now_ms))
+        return self._audit.opened(
+            verb, service=errand.service, reason=errand.reason, ended=tally.record, is_forced=errand.force
+        )
+
+    @asynccontextmanager
+    async def _acting(self, errand: Errand, tally: Tally, record: PassRecord) -> AsyncIterator[DeadActs]:
+        acts = DeadActs(
+            errand=errand,
             publisher=self._publisher,
             transport=self._transport,
             names=self._names,
             ambient=self._ambient,
             tally=tally,
-            reason=reason,
-            dry_run=dry_run,
+            record=record,
             reach=self._reach,
         )
+        yield acts
+        acts.settle_copies()
 
     def _alone(self, service: str) -> AbstractAsyncContextManager[None]:
         return self._transport.lock(self._names.lock(self._names.queue(service, "dead")))

@@ -127,6 +127,15 @@ class Tally:
             looked_at=self.looked_at, discarded=self.done, kept=self._kept(), letters=tuple(self.letters)
         )
 
+    def record(self) -> dict[str, object]:
+        """Return the counts, for a record of the pass."""
+        return {
+            "looked_at": self.looked_at,
+            "done": self.done,
+            "failed": self.failed,
+            "stopped_because": self.stopped,
+        }
+
     def _kept(self) -> int:
         return self.looked_at - self.done - self.repeated
 

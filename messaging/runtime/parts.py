@@ -9,6 +9,7 @@ from messaging.runtime.publisher import Publisher
 from messaging.runtime.replies import Replies
 from messaging.security.keyring import Keyring
 from messaging.security.open import Opener
+from messaging.security.seal import Sealer
 from messaging.security.trust import TrustStore
 from messaging.transports.base import Transport
 
@@ -35,6 +36,7 @@ class Parts:
     names: Names
     ambient: Ambient
     opener: Opener
+    sealer: Sealer
     publisher: Publisher
     replies: Replies
     lagging: asyncio.Event = field(default_factory=asyncio.Event)

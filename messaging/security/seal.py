@@ -4,7 +4,7 @@ Two steps, because one signature serves many messages: `prepare` does everything
 `sign` signs a batch. Only here do `Sealed` bytes come into being; there is no way to send anything else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from messaging.core.topology import Names
 from messaging.core.values import value
 from messaging.errors import ConfigurationError, MalformedError, MessageTooLargeError, NotYetUsableError, PolicyError
 from messaging.security import merkle, suite
+from messaging.security.audit import pack_record
 from messaging.security.bundle import OPS_GROUP, TrustBundle, missing_keys
 from messaging.security.content import pack_content
 from messaging.security.datakeys import SendKeys
@@ -150,6 +151,16 @@ class Sealer:
         content = suite.aead_seal(content_key, plaintext, block_digest=data_key.block_digest, header=header)
         leaf = suite.leaf_of_parts(header, data_key.block_digest, content)
         return Unsigned(header, data_key.block, content, leaf, way.signer)
+
+    def attest(self, fields: Mapping[str, object]) -> Sealed:
+        """Return a signed record of what was done; it is not encrypted (`security.audit`).
+
+        Raises:
+            ConfigurationError: No signing key is active, or the record is too large.
+        """
+        keyring = self._keyring
+        signer = self._signer(self._trust.for_sending())
+        return Sealed(pack_record(fields, by=keyring.service, realm=keyring.realm, signer=signer))
 
     def sign(self, batch: Sequence[Unsigned]) -> list[Sealed]:
         """Sign a batch and return its messages in order.

@@ -10,7 +10,7 @@ Example:
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -28,6 +28,7 @@ from messaging.transports.amqp.feed import Surroundings
 from messaging.transports.amqp.link import Link
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.publisher import Publisher
+from messaging.transports.amqp.stream import read_stream
 from messaging.transports.amqp.tasks import end
 from messaging.transports.amqp.tls import Tls
 from messaging.transports.base import Delivery, LinkState, QueueDepth, Subscription, TransportState
@@ -241,6 +242,17 @@ class AmqpTransport:
             ConnectionLostError: There is no connection.
         """
         return await look(await self._consuming_connection(), queue)
+
+    async def history(self, queue: str) -> AsyncGenerator[bytes, None]:
+        """Yield what a stream queue holds, oldest first; nothing of it is taken away.
+
+        Raises:
+            ConfigurationError: The broker forbids it to this user.
+            ConnectionLostError: There is no connection, or it broke on the way.
+        """
+        async with contextlib.aclosing(read_stream(await self._consuming_connection(), queue)) as bodies:
+            async for body in bodies:
+                yield body
 
     @contextlib.asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:

@@ -121,7 +121,7 @@ class Limits:
         Raises:
             TopologyConflictError: A value that the broker refuses, or that this one does not know.
         """
-        kind = _choice(queue, arguments, "x-queue-type", ("classic", "quorum"))
+        kind = _choice(queue, arguments, "x-queue-type", ("classic", "quorum", "stream"))
         overflow = _choice(queue, arguments, "x-overflow", ("drop-head", "reject-publish"))
         strategy = _choice(queue, arguments, "x-dead-letter-strategy", ("at-most-once", "at-least-once"))
         is_quorum, is_rejecting = kind == "quorum", overflow == "reject-publish"
