@@ -7,10 +7,10 @@ so: its error carries no evidence.
 
 from dataclasses import replace
 from typing import Final
-from uuid import UUID
 
 from messaging.core.ambient import Ambient
 from messaging.core.envelope import Kind
+from messaging.core.ids import id_of
 from messaging.core.names import is_operator, owner_of
 from messaging.core.topology import Names
 from messaging.core.values import value
@@ -126,11 +126,11 @@ class Checks:
             )
         if now_ms > header.exp + CLOCK_SKEW_MS:
             return StaleMessageError("it has expired", disposition=Disposition.EXPIRED)
-        return self.ahead_refusal(claim)
+        return self.ahead_refusal(claim, now_ms=now_ms)
 
-    def ahead_refusal(self, claim: Claim) -> SealError | None:
+    def ahead_refusal(self, claim: Claim, *, now_ms: int) -> SealError | None:
         """Part of step 5 that nothing waives: return why the message is not of the future."""
-        if claim.header.iat - CLOCK_SKEW_MS > self._ambient.now_ms():
+        if claim.header.iat - CLOCK_SKEW_MS > now_ms:
             return StaleMessageError(
                 "it was issued ahead of this machine's clock; check the clocks of both", disposition=Disposition.LAG
             )
@@ -204,7 +204,7 @@ class Checks:
             if parts.size > 1:
                 self._roots.put(place, True, owner=address.sender, now_s=now_s)
         header = claim.header
-        return Verified(claim.body, parts, header, leaf, UUID(bytes=header.mid), entry.state)
+        return Verified(claim.body, parts, header, leaf, id_of(header.mid), entry.state)
 
     def concluded(self, claim: Claim, refusal: SealError | None, *, bundle: TrustBundle) -> Verified:
         """Steps 6 to 8, with the first refusal of the steps before: it is raised once the signature holds.

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from messaging.core.ambient import Ambient
 from messaging.core.envelope import Envelope, Kind
+from messaging.core.ids import id_of
 from messaging.core.topology import Names, Subscriptions
 from messaging.errors import AudienceError, ConfigurationError, Disposition, PolicyError, SealError, UnknownKeyError
 from messaging.security.bundle import KeyState, TrustBundle
@@ -102,7 +103,7 @@ class Opener:
         header = self._peeked.header
         if header.address.kind is not Kind.REPLY or header.corr is None:
             return None
-        return UUID(bytes=header.corr)
+        return id_of(header.corr)
 
     def peek_slot(self, body: bytes) -> int | None:
         """Return the slot that a delivery claims, or None when it claims none or is no message.
@@ -281,8 +282,9 @@ class Opener:
         return None if fits else _misplaced("the replayed message does not fit its replay")
 
     def _replay_time_refusal(self, claim: Claim, *, failed_before: bool, force: bool) -> SealError | None:
-        if failed_before or force or self._ambient.now_ms() - claim.header.iat <= REPLAY_WINDOW_MS:
-            return self._checks.ahead_refusal(claim)
+        now_ms = self._ambient.now_ms()
+        if failed_before or force or now_ms - claim.header.iat <= REPLAY_WINDOW_MS:
+            return self._checks.ahead_refusal(claim, now_ms=now_ms)
         return _misplaced("the replayed message is unknown here and older than 7 days; an operator may force it")
 
     def _replay_grant_refusal(

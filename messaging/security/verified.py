@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
+from messaging.core.ids import id_of
 from messaging.core.values import value
 from messaging.security.bundle import KeyState
 from messaging.security.header import Header
@@ -94,13 +95,13 @@ class Verified:
     @property
     def correlation_id(self) -> UUID | None:
         """Correlation; of a reply the id of its request."""
-        return None if self.header.corr is None else UUID(bytes=self.header.corr)
+        return None if self.header.corr is None else id_of(self.header.corr)
 
     @property
     def causation_id(self) -> UUID | None:
         """The message whose handling sent this one."""
         cause = self.header.ext.get("cause")
-        return None if cause is None else UUID(bytes=cause)
+        return None if cause is None else id_of(cause)
 
     @property
     def bind(self) -> bytes | None:
