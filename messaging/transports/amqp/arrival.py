@@ -13,7 +13,7 @@ import pamqp.exceptions
 from aiormq.abc import DeliveredMessage
 from pamqp.header import ContentHeader
 
-__all__ = ["UNREADABLE", "Arrival", "Message", "Received"]
+__all__ = ["HEADER_MAX_BYTES", "UNREADABLE", "Arrival", "Message", "Received"]
 
 UNREADABLE: Final = (
     ValueError,
@@ -24,6 +24,13 @@ UNREADABLE: Final = (
     pamqp.exceptions.PAMQPException,
 )
 """What pamqp raises for bytes that it cannot decode."""
+
+HEADER_MAX_BYTES: Final = 8_192
+"""How long a content header may be whose table is read.
+
+pamqp copies the rest of a table for each of its entries: the 128 KiB that fit into a frame cost 0.2 s of event loop,
+and whoever can publish may send them again and again. Ours have two numbers and what the broker adds.
+"""
 
 _FLAGS_AT: Final = 12
 _PROPERTIES_AT: Final = 14
@@ -215,7 +222,7 @@ def _short_at(header: bytes, at: int) -> str:
 
 
 def _headers(header: bytes) -> Mapping[str, Any]:
-    if not (header[_FLAGS_AT] << 8) & _HEADERS:
+    if not (header[_FLAGS_AT] << 8) & _HEADERS or len(header) > HEADER_MAX_BYTES:
         return {}
     content = ContentHeader()
     try:

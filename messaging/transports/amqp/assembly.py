@@ -1,10 +1,17 @@
 """Puts the frames of one message together: the method that announces it, its header, its body in pieces."""
 
 from collections.abc import Callable
+from typing import Final
 
 from messaging.transports.amqp.wire import BODY, HEADER, BrokenFrameError, read_body_size
 
-__all__ = ["Assembly"]
+__all__ = ["BODY_KEPT_BYTES", "Assembly"]
+
+BODY_KEPT_BYTES: Final = 5 * 1024 * 1024
+"""How much of a body is kept: more than the largest message there is (docs/spec.md), so what is cut is refused anyway.
+
+A stranger may publish bodies of 128 MiB, and a whole prefetch of them would be in memory at once.
+"""
 
 Finished = Callable[[bytes, bytes], None]
 """Takes the content header's payload and the body."""
@@ -17,6 +24,7 @@ class Assembly:
         self._finished: Finished | None = None
         self._header: bytes | None = None
         self._missing = 0
+        self._kept = 0
         self._pieces: list[bytes] = []
 
     def expect(self, finished: Finished) -> None:
@@ -40,8 +48,8 @@ class Assembly:
         if kind == HEADER:
             self._begin(data, start, end)
         elif kind == BODY and self._header is not None and end - start <= self._missing:
-            self._pieces.append(data[start:end])
             self._missing -= end - start
+            self._keep(data[start:end])
         else:
             raise BrokenFrameError(f"a frame of kind {kind} and {end - start} bytes within a message")
         if not self._missing:
@@ -54,9 +62,17 @@ class Assembly:
         self._missing = read_body_size(data, start, end)
         self._header = data[start:end]
 
+    def _keep(self, piece: bytes) -> None:
+        piece = piece[: BODY_KEPT_BYTES - self._kept]
+        # A frame may be empty, and a broker that lies may send them for ever.
+        if piece:
+            self._kept += len(piece)
+            self._pieces.append(piece)
+
     def _finish(self) -> None:
         finished, header = self._finished, self._header or b""
         pieces, self._pieces = self._pieces, []
         self._finished = self._header = None
+        self._kept = 0
         if finished is not None:
             finished(header, pieces[0] if len(pieces) == 1 else b"".join(pieces))

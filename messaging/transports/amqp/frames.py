@@ -5,6 +5,7 @@ It hands on every frame that aiormq can read, unchanged, and does two things tha
 - it notes why the broker closes or blocks the connection, which aiormq loses or only logs;
 - it empties the properties, or mends the routing key, of a message that pamqp cannot decode: a stranger's invalid UTF-8
   would otherwise end the connection, come back with the next one, and end that too. The body is judged as any other.
+  Properties that would take too long to decode are emptied too.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Final
 import pamqp.commands
 import pamqp.frame
 
-from messaging.transports.amqp.arrival import UNREADABLE
+from messaging.transports.amqp.arrival import HEADER_MAX_BYTES, UNREADABLE
 from messaging.transports.amqp.errors import Refusal
 
 __all__ = ["FrameReader"]
@@ -58,6 +59,8 @@ class FrameReader(asyncio.StreamReader):
             return data
         head, self._head = self._head, b""
         if head[0] == _CONTENT_HEADER:
+            if len(data) > HEADER_MAX_BYTES + len(_END):
+                return _without_properties(data)
             return _readable(head, data, _without_properties)
         if head[0] == _METHOD:
             if data[:4] == _DELIVER and not data.isascii():

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
@@ -141,9 +142,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene_on(broker: Broker) -> AsyncIterator[Scene]:
+async def scene_on(broker: Broker, *, fast: bool = True) -> AsyncIterator[Scene]:
     """Run the services and connect the attacker."""
-    settings = Settings.development(broker.url, namespace=f"a{uuid4().hex[:12]}")
+    settings = Settings.development(broker.url, namespace=f"a{uuid4().hex[:12]}", fast=fast)
     trust = settings.shared(DevelopmentTrust, lambda: DevelopmentTrust(ambient=real_ambient()))
     orders, users = Service("orders", settings), Service("users", settings)
     async with aiormq.connect(broker.url) as connection:
@@ -325,6 +326,34 @@ async def test_forged_properties_change_nothing(scene: Scene) -> None:
     await eventually(lambda: scene.counts.get("skipped.duplicate") == 2, what=lambda: str(scene.counts))
     assert scene.counts["mislabelled"] == 2
     assert scene.notes == {MARKER: 2}
+
+
+@pytest.mark.attack(62)
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
+async def test_hostile_properties_stop_nobody(broker: Broker, fast: bool) -> None:
+    async with scene_on(broker, fast=fast) as scene:
+        table = {f"key-{number}": [True, None, {"deeper": number}] for number in range(2_500)}
+        every = {
+            "content_encoding": "\u00e9" * 120, "priority": 9, "correlation_id": "x" * 255, "reply_to": "amq.\u2026",
+            "expiration": "60000", "timestamp": datetime.fromtimestamp(0, tz=UTC), "app_id": "\x00",
+        }  # fmt: skip
+        key = routing_key("orders.place_order", 1)
+        junk: list[dict[str, Any]] = [
+            {"headers": table},
+            {"headers": {"x-attempt": "7", "x-death": [{"queue": 1, "count": "many"}], "x-first-failed": -1}},
+            {"message_id": "", "message_type": "x" * 255, **every},
+        ]
+
+        genuine = await scene.captured_command()
+        for properties in junk * 5:
+            await scene.attacker.publish(b"junk", key, **properties)
+        for properties in junk:
+            await scene.attacker.publish(genuine, key, **properties)
+        await eventually(lambda: scene.counts.get("skipped.malformed") == 15, what=lambda: str(scene.counts))
+        await eventually(lambda: scene.counts.get("skipped.duplicate") == 3, what=lambda: str(scene.counts))
+
+        assert scene.notes == {MARKER: 1}
+        assert scene.orders.health.is_ready
 
 
 @pytest.mark.attack(76)

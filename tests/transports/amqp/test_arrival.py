@@ -1,4 +1,5 @@
 import datetime
+import struct
 from typing import Any
 
 import pytest
@@ -101,3 +102,16 @@ def test_no_bytes_of_a_stranger_raise(header: bytes) -> None:
     assert message.message_id is None or isinstance(message.message_id, str)
     assert message.type is None or isinstance(message.type, str)
     assert isinstance(message.headers, dict)
+
+
+@pytest.mark.parametrize("entry", [b"\x00V", b"\x01at\x01", b"\x00A\x00\x00\x00\x00"], ids=["void", "bool", "array"])
+def test_table_that_would_take_too_long_is_not_read(entry: bytes) -> None:
+    tables = [b"\x09x-attemptb\x03" + entry * (size // len(entry)) for size in (4_000, 9_000, 120_000)]
+
+    found = [arrival(with_table(table)).headers.get("x-attempt") for table in tables]
+
+    assert found == [3, None, None]
+
+
+def with_table(table: bytes) -> bytes:
+    return struct.pack(">HHQHI", 60, 0, 4, 1 << 13, len(table)) + table

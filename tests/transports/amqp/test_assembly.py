@@ -3,8 +3,10 @@ import pytest
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from messaging.transports.amqp.assembly import Assembly
+from messaging.security.outer import BODY_MAX
+from messaging.transports.amqp.assembly import BODY_KEPT_BYTES, Assembly
 from messaging.transports.amqp.wire import BODY, HEADER, METHOD, BrokenFrameError
+from tests.support.measuring import measured
 
 
 class Bench:
@@ -68,3 +70,32 @@ def test_frames_out_of_order_are_broken() -> None:
 
     with pytest.raises(BrokenFrameError):
         bench.assembly.take(METHOD, b"", 0, 0)
+
+
+def test_more_than_any_message_has_is_not_kept() -> None:
+    bench, piece = Bench(), b"x" * (1 << 20)
+
+    for pieces in (20, 1):
+        bench.expect()
+        bench.header(pieces * len(piece))
+        for _ in range(pieces):
+            assert bench.body(piece)
+
+    assert [len(body) for body in bench.bodies] == [BODY_KEPT_BYTES, len(piece)]
+
+
+def test_what_is_cut_was_too_large_to_be_believed() -> None:
+    assert BODY_KEPT_BYTES > BODY_MAX
+
+
+def test_empty_pieces_without_end_are_not_kept() -> None:
+    bench = Bench()
+    bench.expect()
+    bench.header(10)
+
+    with measured() as cost:
+        for _ in range(10_000):
+            assert bench.body(b"")
+
+    assert cost.peak_bytes < 10_000
+    assert bench.bodies == []

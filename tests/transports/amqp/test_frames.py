@@ -112,3 +112,14 @@ async def test_end_of_the_stream_is_told_as_ever() -> None:
 
     with pytest.raises(asyncio.IncompleteReadError):
         await reading.reader.readexactly(1)
+
+
+async def test_properties_that_would_take_too_long_are_emptied() -> None:
+    reading = Reading()
+    properties = BASIC.Properties(message_id="id", headers={f"key-{number}": number for number in range(5_000)})
+    frame = pamqp.frame.marshal(ContentHeader(body_size=5, properties=properties), 7)
+
+    _, _, header = pamqp.frame.unmarshal(await reading.through(frame))
+
+    assert isinstance(header, ContentHeader)
+    assert (header.body_size, header.properties.message_id, header.properties.headers) == (5, None, None)
