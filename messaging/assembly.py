@@ -92,6 +92,7 @@ def build(
             signature_batch_max=settings.signature_batch_max,
         ),
         on_published=on_published,
+        makes_levels=settings.is_embedded,
     )
     return Parts(
         identity=identity,

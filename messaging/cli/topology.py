@@ -14,6 +14,7 @@ from messaging.cli.link import connected
 from messaging.cli.load import load_service
 from messaging.cli.render import line, print_json, table
 from messaging.cli.topology_export import export
+from messaging.cli.topology_wanted import WithDelays, wanted_of
 from messaging.core.partition import check_partitions
 from messaging.core.topology import Binding, Topology
 from messaging.service import Service
@@ -32,13 +33,16 @@ _Targets = Annotated[
 
 @app.command()
 def show(
-    targets: _Targets, *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+    targets: _Targets,
+    *,
+    delays: WithDelays = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what the services need at the broker, without asking it.
 
     Example: [bold]messaging topology show services.orders:orders[/bold]
     """
-    total = _topology_of([load_service(target) for target in targets])
+    total = _topology_of([load_service(target) for target in targets], delays=delays)
     if as_json:
         print_json(_record(total))
         return
@@ -59,6 +63,7 @@ def show(
 def apply(
     targets: _Targets,
     *,
+    delays: WithDelays = False,
     partitions_before: Annotated[
         int | None,
         typer.Option(
@@ -78,7 +83,9 @@ def apply(
     Example: [bold]messaging topology apply services.users:users services.orders:orders[/bold]
     """
     for service in [load_service(target) for target in targets]:
-        wanted = _topology_of([service]) + (service.settings.names.audit_trail() if audit else Topology())
+        wanted = _topology_of([service], delays=delays) + (
+            service.settings.names.audit_trail() if audit else Topology()
+        )
         stale = () if partitions_before is None else _stale(service, wanted, partitions_before)
         asyncio.run(_apply(service, wanted, stale))
         line(
@@ -92,10 +99,10 @@ def apply(
 app.command()(export)
 
 
-def _topology_of(services: list[Service]) -> Topology:
+def _topology_of(services: list[Service], *, delays: bool) -> Topology:
     total = Topology()
     for service in services:
-        total += service.settings.names.of_service(service.name, service.subscriptions)
+        total += wanted_of(service, service.settings.names, delays=delays)
     return total
 
 

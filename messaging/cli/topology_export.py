@@ -16,6 +16,7 @@ import typer
 from messaging.cli.exits import UsageError
 from messaging.cli.load import load_service
 from messaging.cli.render import plain_line, print_json
+from messaging.cli.topology_wanted import WithDelays, delayed_services, wanted_of
 from messaging.cli.trust import read_bundle
 from messaging.core.envelope import Kind
 from messaging.core.names import is_operator
@@ -61,6 +62,7 @@ def export(
         typer.Option("--from", metavar="MODULE:SERVICE", help="A service; repeat for several.", show_default=False),
     ],
     permissions: Annotated[bool, typer.Option("--permissions", help="Users and rights, not the topology.")] = False,
+    delays: WithDelays = False,
     namespace: Annotated[
         str | None, typer.Option(help="Default: that of the service's settings.", show_default=False)
     ] = None,
@@ -99,11 +101,13 @@ def export(
     services = [load_service(source) for source in sources]
     names = services[0].settings.names if namespace is None else Names(namespace)
     if not permissions:
-        _print_topology(names, services, vhost=vhost, form=form)
+        _print_topology(_total(names, services, delays=delays), vhost=vhost, form=form)
         return
     bundle = None if trust is None else read_bundle(trust)
     named = operators if operators is not None or bundle is None else list(bundle.operators)
-    accounts = [topology_account(names, _total(names, services), user_prefix + topology_user)]
+    delayed = delayed_services(services, delays=delays)
+    total = _total(names, services, delays=delays)
+    accounts = [topology_account(names, total, user_prefix + topology_user)]
     accounts += [
         service_account(
             names,
@@ -111,11 +115,12 @@ def export(
             service.subscriptions,
             declares=Declares(declare.value),
             sends=_sends(bundle, service.name),
+            delays=delayed,
             prefix=user_prefix,
         )
         for service in services
     ]
-    accounts += _operators(names, named or [], services, bundle, prefix=user_prefix)
+    accounts += _operators(names, named or [], services, bundle, delays=delayed, prefix=user_prefix)
     _require_distinct(accounts)
     if form is Format.RABBITMQCTL:
         _print_commands(accounts, vhost=vhost, passwords=passwords, hashes=hashes)
@@ -123,17 +128,16 @@ def export(
         print_json(definitions(accounts, vhost=vhost, hashes=_hashes(accounts, passwords, hashes or [])))
 
 
-def _total(names: Names, services: Iterable[Service]) -> Topology:
+def _total(names: Names, services: Iterable[Service], *, delays: bool) -> Topology:
     total = names.shared()
     for service in services:
-        total += names.of_service(service.name, service.subscriptions)
+        total += wanted_of(service, names, delays=delays)
     return total
 
 
-def _print_topology(names: Names, services: Sequence[Service], *, vhost: str, form: Format) -> None:
+def _print_topology(total: Topology, *, vhost: str, form: Format) -> None:
     if form is Format.RABBITMQCTL:
         raise UsageError("rabbitmqctl makes no queues: leave --format out, or use `messaging topology apply`")
-    total = _total(names, services)
     every = {"vhost": vhost, "durable": True, "auto_delete": False}
     print_json(
         {
@@ -158,7 +162,13 @@ def _print_topology(names: Names, services: Sequence[Service], *, vhost: str, fo
 
 
 def _operators(
-    names: Names, operators: Iterable[str], services: Iterable[Service], bundle: TrustBundle | None, *, prefix: str
+    names: Names,
+    operators: Iterable[str],
+    services: Iterable[Service],
+    bundle: TrustBundle | None,
+    *,
+    delays: Sequence[str],
+    prefix: str,
 ) -> list[Account]:
     consuming = [service.name for service in services if not service.subscriptions.is_empty]
     accounts = []
@@ -166,7 +176,8 @@ def _operators(
         if not is_operator(operator):
             raise UsageError(f"{operator!r} is no operator: write ops:<name>, such as ops:alice")
         granted = [service for service in consuming if _may_replay(bundle, operator, service)]
-        accounts.append(operator_account(names, operator, granted, sends=_sends(bundle, operator), prefix=prefix))
+        sends = _sends(bundle, operator)
+        accounts.append(operator_account(names, operator, granted, sends=sends, delays=delays, prefix=prefix))
     return accounts
 
 

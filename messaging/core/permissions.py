@@ -17,8 +17,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from messaging.core.delays import ANY_DELAY_KEY
+from messaging.core.names import owner_of
 from messaging.core.partition import SLOT_BITS
-from messaging.core.topology import Binding, Declares, Names, Subscriptions, Topology, dead_routing_key
+from messaging.core.topology import Binding, Declares, Exchange, Names, Subscriptions, Topology, dead_routing_key
 
 __all__ = [
     "Account",
@@ -110,10 +112,7 @@ class _Rights:
         """Let it make what it declares."""
         for exchange in topology.exchanges:
             if declares.makes(exchange):
-                self.configure.add(_literal(exchange.name))
-                if exchange.alternate is not None:
-                    self.read.add(_literal(exchange.name))
-                    self.write.add(_literal(exchange.alternate))
+                self._make_exchange(exchange)
         made = [queue for queue in topology.queues if declares.makes(queue)]
         for queue in made:
             self.configure.add(_literal(queue.name))
@@ -124,6 +123,15 @@ class _Rights:
         for binding in topology.bindings:
             if binding.queue in names:
                 self.bind(binding)
+
+    def _make_exchange(self, exchange: Exchange) -> None:
+        self.configure.add(_literal(exchange.name))
+        if exchange.type == "topic" and not exchange.is_shared:
+            # Its own to bind as it needs; nothing to publish to.
+            self._topic(exchange.name)[1].add(".*")
+        if exchange.alternate is not None:
+            self.read.add(_literal(exchange.name))
+            self.write.add(_literal(exchange.alternate))
 
     def receive_replies(self, identity: str) -> None:
         """Let it have reply queues: each instance makes and binds its own, whoever declares the rest."""
@@ -170,6 +178,7 @@ def service_account(
     *,
     declares: Declares = Declares.REPLIES,
     sends: Sends | None = None,
+    delays: Iterable[str] = (),
     prefix: str = "",
 ) -> Account:
     """Return the account of a service.
@@ -180,12 +189,14 @@ def service_account(
         subscriptions: What it handles.
         declares: What it makes itself.
         sends: What it may send; None: every command and request.
+        delays: Services that have delay levels; it may use those of services that it may send commands to.
         prefix: Stands before the user's name.
     """
     rights = _Rights(names)
     topology = names.of_service(service, subscriptions)
     rights.make(topology, declares)
     _let_send(rights, names, sends)
+    _let_delay(rights, names, sends, delays)
     rights.publish(names.events, [_literal(f"{service}.") + ".+"])
     if sends is None or sends.requests:
         rights.receive_replies(service)
@@ -202,7 +213,13 @@ def service_account(
 
 
 def operator_account(
-    names: Names, operator: str, replays: Iterable[str], *, sends: Sends | None = None, prefix: str = ""
+    names: Names,
+    operator: str,
+    replays: Iterable[str],
+    *,
+    sends: Sends | None = None,
+    delays: Iterable[str] = (),
+    prefix: str = "",
 ) -> Account:
     """Return the account of an operator, who sends by hand and works on dead letters.
 
@@ -211,10 +228,12 @@ def operator_account(
         operator: `ops:<name>`.
         replays: Services whose dead letters it may read, replay and discard.
         sends: What it may send; None: everything.
+        delays: Services that have delay levels.
         prefix: Stands before the user's name.
     """
     rights = _Rights(names)
     _let_send(rights, names, sends)
+    _let_delay(rights, names, sends, delays)
     if sends is None or sends.events:
         rights.publish(names.events, [_ANY_MESSAGE] if sends is None else map(_keys_of, sends.events))
     if sends is None or sends.requests:
@@ -321,6 +340,14 @@ def _let_send(rights: _Rights, names: Names, sends: Sends | None) -> None:
             rights.publish(exchange, [_ANY_MESSAGE + ending])
         elif patterns:
             rights.publish(exchange, [_keys_of(pattern) + ending for pattern in patterns])
+
+
+def _let_delay(rights: _Rights, names: Names, sends: Sends | None, delays: Iterable[str]) -> None:
+    """Let it enter the levels of those whom it may send commands: they end in the same queue, only later."""
+    owners = None if sends is None else {owner_of(name) for name in sends.commands}
+    for service in delays:
+        if owners is None or service in owners:
+            rights.publish(names.delay(service), [ANY_DELAY_KEY])
 
 
 def _keys_of(pattern: str) -> str:

@@ -79,7 +79,7 @@ class Draft:
                 envelope.kind.value,
                 envelope.name,
                 envelope.version,
-                envelope.expires_at_ms - envelope.issued_at_ms,
+                self.life_ms,
                 envelope.codec,
                 envelope.payload,
                 _bytes_of(envelope.correlation_id),
@@ -134,13 +134,19 @@ class Draft:
             )
         return cls(envelope=envelope)
 
-    def issued(self, now_ms: int) -> Envelope:
+    @property
+    def life_ms(self) -> int:
+        """How long it may wait to be handled once it is sent, milliseconds."""
+        return self.envelope.expires_at_ms - self.envelope.issued_at_ms
+
+    def issued(self, now_ms: int, *, life_ms: int | None = None) -> Envelope:
         """Return the message as issued at a time; its life begins there.
 
         Args:
             now_ms: Unix milliseconds.
+            life_ms: How long it lives, milliseconds; None: its own.
         """
-        life_ms = self.envelope.expires_at_ms - self.envelope.issued_at_ms
+        life_ms = self.life_ms if life_ms is None else life_ms
         return replace(self.envelope, issued_at_ms=now_ms, expires_at_ms=now_ms + life_ms)
 
 

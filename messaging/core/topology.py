@@ -154,6 +154,11 @@ class Names:
         """Return the name of a rung of the ladder: a fan-out exchange and its queue."""
         return f"{self.namespace}.{service}.retry.{delay_ms}"
 
+    def delay(self, service: str, level: int | None = None) -> str:
+        """Return the exchange by which delayed commands for a service enter; or a level: its queue and its exit."""
+        entry = f"{self.namespace}.{service}.delay"
+        return entry if level is None else f"{entry}.{level:02}"
+
     def reply_queue(self, service: str, instance: str) -> str:
         """Return the reply queue of one instance; `instance` is 16 hex digits. It is its own routing key."""
         return f"{self.namespace}.{service}.replies.{instance}"

@@ -1,15 +1,54 @@
-"""What a reply says: the answer as its declared type, or the failure that is raised at the caller."""
+"""Replies, both ways: a handler's payload as a message, and what it says to the caller: the answer, or a failure."""
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 from messaging.core.codec import decode_failure, decode_value, unpack
-from messaging.core.envelope import Envelope
+from messaging.core.envelope import Envelope, Kind
 from messaging.core.fault import Fault
 from messaging.core.message import Contract
-from messaging.errors import InvalidPayloadError, RemoteError, RequestError
+from messaging.errors import ConfigurationError, InvalidPayloadError, RemoteError, RequestError
 
-__all__ = ["answer_of"]
+__all__ = ["answer_of", "reply_envelope"]
+
+# A reply may still be wanted by a clock that is a little behind.
+_LIFETIME_MIN_MS: Final = 60_000
+
+
+def reply_envelope(
+    request: Envelope, payload: bytes, *, leaf: bytes, codec: int, sender: str, message_id: UUID, now_ms: int
+) -> Envelope:
+    """Return the reply to a request.
+
+    Args:
+        request: The request.
+        payload: Encoded `{"ok": …}` or `{"fault": …}`.
+        leaf: The request's leaf, 32 bytes.
+        codec: How the payload is encoded.
+        sender: The service that answers.
+        message_id: Of the reply.
+        now_ms: Unix milliseconds.
+
+    Raises:
+        ConfigurationError: the request names no reply queue.
+    """
+    if request.reply_to is None:
+        raise ConfigurationError("a request without a reply queue cannot be answered")
+    return Envelope(
+        id=message_id,
+        kind=Kind.REPLY,
+        name=request.name,
+        version=request.version,
+        sender=sender,
+        audience=request.sender,
+        issued_at_ms=now_ms,
+        expires_at_ms=now_ms + max(request.expires_at_ms - now_ms, _LIFETIME_MIN_MS),
+        payload=payload,
+        codec=codec,
+        correlation_id=request.id,
+        bind=leaf,
+    )
 
 
 def answer_of(contract: Contract, envelope: Envelope) -> Any:

@@ -1,12 +1,11 @@
-"""`Later`: where a message waits for its time. With a store it is a row; without one it is told what is missing."""
+"""`Later`: where a message waits for its time: in the store of its sender, or at the broker in delay levels."""
 
 from typing import Protocol
 from uuid import UUID
 
 from messaging.core.schedule import Cancellation, Draft
-from messaging.errors import ConfigurationError
 
-__all__ = ["Later", "Nowhere"]
+__all__ = ["Later"]
 
 
 class Later(Protocol):
@@ -31,24 +30,3 @@ class Later(Protocol):
         Raises:
             ConfigurationError: what waits here cannot be taken back.
         """
-
-
-class Nowhere:
-    """No place for messages to wait: a service that has no store."""
-
-    async def put(self, draft: Draft, *, due_ms: int, timeout_s: float) -> None:
-        """Refuse; see `Later`."""
-        raise ConfigurationError(
-            f"{draft.envelope.type} cannot wait for its time: deliver_at= needs a store, such as "
-            "Service(…, store=SqlStore(engine))"
-        )
-
-    async def cancel(self, message_id: UUID, *, timeout_s: float) -> Cancellation:
-        """Refuse; see `Later`."""
-        raise ConfigurationError(_NO_STORE)
-
-
-_NO_STORE = (
-    "only a message that waits in a store can be cancelled, and this service has none: "
-    "Service(…, store=SqlStore(engine))"
-)

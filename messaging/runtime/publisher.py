@@ -24,8 +24,9 @@ from messaging.errors import (
     RequestTimeoutError,
     UnroutableError,
 )
-from messaging.runtime.answers import answer_of
-from messaging.runtime.later import Later, Nowhere
+from messaging.runtime.answers import answer_of, reply_envelope
+from messaging.runtime.delays import Delays
+from messaging.runtime.later import Later
 from messaging.runtime.replies import Replies
 from messaging.runtime.signing import BATCH_MAX, TickSigner
 from messaging.runtime.steps import steps_are_logged
@@ -63,6 +64,9 @@ class Staged:
 class Publisher:
     """Sends what one service or operator says.
 
+    Args:
+        makes_levels: Whether delay levels that are missing are made, instead of `messaging topology apply`.
+
     Attributes:
         later: Where messages wait that are not to be sent at once.
     """
@@ -78,6 +82,7 @@ class Publisher:
         replies: Replies,
         limits: Limits,
         on_published: Callable[[Message, Envelope], None] | None = None,
+        makes_levels: bool = False,
     ) -> None:
         self._sender = sender
         self._sealer = sealer
@@ -91,7 +96,15 @@ class Publisher:
         self._deadlines = Deadlines()
         # What waits is told when it is sent; kept only where somebody is to be told.
         self._untold: dict[UUID, Message] = {}
-        self.later: Later = Nowhere()
+        self.later: Later = Delays(
+            seal=self.sealed,
+            transport=transport,
+            names=names,
+            ambient=ambient,
+            lifetime_s=limits.lifetime_s,
+            longest_life_ms=sealer.longest_life_ms,
+            makes_levels=makes_levels,
+        )
 
     async def send(
         self,
@@ -189,9 +202,14 @@ class Publisher:
             self._untold[envelope.id] = message
         return Draft(envelope=envelope)
 
-    async def sealed(self, draft: Draft) -> Outgoing | None:
-        """Seal what waited for its time; None for an event that nobody subscribes."""
-        envelope = draft.issued(self._ambient.now_ms())
+    async def sealed(self, draft: Draft, *, life_ms: int | None = None) -> Outgoing | None:
+        """Seal what was for later; None for an event that nobody subscribes.
+
+        Args:
+            draft: The message.
+            life_ms: How long it lives from now on, milliseconds; None: as long as it was given.
+        """
+        envelope = draft.issued(self._ambient.now_ms(), life_ms=life_ms)
         out = await self._staged(envelope)
         message = self._untold.pop(envelope.id, None)
         if message is not None:
@@ -242,23 +260,14 @@ class Publisher:
             leaf: The request's leaf, 32 bytes.
             codec: How the payload is encoded.
         """
-        now_ms = self._ambient.now_ms()
-        lifetime_ms = max(request.expires_at_ms - now_ms, _REPLY_LIFETIME_MS)
-        if request.reply_to is None:
-            raise ConfigurationError("a request without a reply queue cannot be answered")
-        envelope = Envelope(
-            id=self._ambient.new_id(),
-            kind=Kind.REPLY,
-            name=request.name,
-            version=request.version,
-            sender=self._sender,
-            audience=request.sender,
-            issued_at_ms=now_ms,
-            expires_at_ms=now_ms + lifetime_ms,
-            payload=payload,
+        envelope = reply_envelope(
+            request,
+            payload,
+            leaf=leaf,
             codec=codec,
-            correlation_id=request.id,
-            bind=leaf,
+            sender=self._sender,
+            message_id=self._ambient.new_id(),
+            now_ms=self._ambient.now_ms(),
         )
         try:
             await self._out(envelope, key=request.reply_to)
@@ -374,8 +383,6 @@ class Publisher:
         return Outgoing(sealed=sealed, route=route, label=Label(message_id=envelope.id.hex, type=envelope.type))
 
 
-# A reply may still be wanted by a clock that is a little behind.
-_REPLY_LIFETIME_MS = 60_000
 _VERBS = {Kind.COMMAND: "send()", Kind.EVENT: "publish()", Kind.REQUEST: "request()"}
 
 

@@ -97,6 +97,14 @@ class Sealer:
         self._ways_of: bytes = b""
         self._ways_born_s = 0.0
 
+    def longest_life_ms(self) -> int:
+        """Return how long a message may live from now on, milliseconds.
+
+        Raises:
+            ConfigurationError: There is no trust bundle to ask.
+        """
+        return self._trust.usable().max_lifetime_ms
+
     def recipients(self, envelope: Envelope) -> tuple[str, ...]:
         """Return who will be able to read it; nobody when it is an event without subscribers.
 

@@ -22,6 +22,14 @@ class TestShow:
             binding["routing_key"] for binding in shown["bindings"]
         }
 
+    def test_with_the_delay_levels_when_they_are_asked_for(self, offline: Installation) -> None:
+        without = offline.json("topology", "show", "shop:shop", "--json")
+        with_them = offline.json("topology", "show", "shop:shop", "--delays", "--json")
+
+        levels = {f"{offline.namespace}.shop.delay.{level:02}" for level in range(20)}
+        assert levels & {queue["name"] for queue in without["queues"]} == set()
+        assert levels <= {queue["name"] for queue in with_them["queues"]}
+
     def test_of_what_is_no_service(self, offline: Installation) -> None:
         assert offline.call("topology", "show", "shop:PlaceOrder").exit_code == 2
 
@@ -41,6 +49,17 @@ class TestApply:
             if "topology" in check["check"]
         ]
         assert [check["state"] for check in topology] == ["ok"]
+
+    @pytest.mark.broker
+    def test_it_makes_the_delay_levels_when_they_are_asked_for(self, quiet: Installation) -> None:
+        before = quiet.call("topology", "apply", "shop:shop")
+        first = quiet.call("topology", "apply", "shop:shop", "--delays")
+        second = quiet.call("topology", "apply", "--delays", "shop:shop")
+
+        assert first.exit_code == second.exit_code == 0, first.stderr
+        assert first.stdout == second.stdout
+        counted = [int(words.split()[1]) for words in (before.stdout, first.stdout)]
+        assert counted[1] - counted[0] == 21
 
     def test_without_a_broker(self, offline: Installation) -> None:
         result = offline.call("topology", "apply", "shop:shop", changes={"MESSAGING_CONNECT_TIMEOUT_S": "0.3"})

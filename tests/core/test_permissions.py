@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from messaging.core.delays import DELAY_MAX_S, delay_key, delay_topology
 from messaging.core.permissions import (
     Account,
     Sends,
@@ -135,6 +136,57 @@ def test_a_policy_narrows_what_may_be_sent() -> None:
     assert passing(topic(account, "ns.commands")[0], keys) == {"users.rename.v1", "users.rename.v12", "mail.send.v1"}
     assert passing(account.write, SHARED | {REPLIES}) == {"ns.commands", "ns.events"}
     assert (account.configure, account.read) == ("^$", "^$")
+
+
+LEVELS = {f"ns.orders.delay.{level:02}" for level in range(20)}
+WAYS = {delay_key(0), delay_key(5), delay_key(DELAY_MAX_S)}
+ASTRAY = {"#", "commands", delay_key(5) + ".more", delay_key(5).replace("commands", "dead"), "orders.place.v1"}
+
+
+def test_whoever_may_send_to_a_service_may_enter_its_delay_levels_and_nothing_behind_the_entry() -> None:
+    sends = Sends(commands=frozenset({"orders.place"}), requests=frozenset({"users.get"}))
+    account = service_account(NAMES, "billing", Subscriptions(), sends=sends, delays=["orders", "users"])
+
+    entries = {"ns.orders.delay", "ns.users.delay"}
+    assert passing(account.write, entries | LEVELS) == {"ns.orders.delay"}
+    assert passing(account.configure, entries | LEVELS) == set()
+    assert passing(account.read, entries | LEVELS) == set()
+    write, read = topic(account, "ns.orders.delay")
+    assert passing(write, WAYS | ASTRAY) == WAYS
+    assert read == "^$"
+
+
+def test_without_a_policy_everybody_may_enter_every_services_levels() -> None:
+    orders = service_account(NAMES, "orders", EVERYTHING, delays=["orders", "users"])
+    operator = operator_account(NAMES, "ops:alice", ["orders"], delays=["orders"])
+
+    assert passing(orders.write, {"ns.orders.delay", "ns.users.delay"}) == {"ns.orders.delay", "ns.users.delay"}
+    assert passing(operator.write, {"ns.orders.delay", "ns.users.delay"}) == {"ns.orders.delay"}
+    assert passing(orders.configure, LEVELS | {"ns.orders.delay"}) == set()
+
+
+def test_who_sends_no_commands_enters_no_levels() -> None:
+    sends = Sends(requests=frozenset({"orders.get"}))
+
+    for account in (
+        service_account(NAMES, "billing", Subscriptions(), sends=sends, delays=["orders"]),
+        operator_account(NAMES, "ops:alice", [], sends=sends, delays=["orders"]),
+        service_account(NAMES, "billing", Subscriptions()),
+    ):
+        assert passing(account.write, {"ns.orders.delay"}) == set()
+
+
+def test_the_topology_account_makes_and_binds_the_levels_and_sends_nothing_through_them() -> None:
+    total = NAMES.of_service("orders", EVERYTHING) + delay_topology(NAMES, "orders")
+    account = topology_account(NAMES, total, "topology")
+
+    everything = LEVELS | {"ns.orders.delay"}
+    assert passing(account.configure, everything) == everything
+    assert passing(account.read, everything) == everything
+    for exchange in everything:
+        write, read = topic(account, exchange)
+        assert write == "^$"
+        assert all(re.search(read, binding.routing_key) for binding in total.bindings if binding.exchange == exchange)
 
 
 def test_a_client_answers_and_buries_nothing() -> None:

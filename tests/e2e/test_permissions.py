@@ -9,6 +9,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -20,6 +21,7 @@ from aiormq.exceptions import ChannelAccessRefused
 from messaging import Context, Reject, RetryPolicy, Service, Settings
 from messaging.ambient import real_ambient
 from messaging.assembly import open_operator
+from messaging.core.delays import delay_key, delay_topology
 from messaging.core.fault import Fault
 from messaging.core.permissions import (
     Account,
@@ -94,12 +96,13 @@ class Shop:
         total = self.names.shared()
         for service in (self.orders, self.billing):
             total += self.names.of_service(service.name, service.subscriptions)
-        options: dict[str, Any] = {"declares": self.declares, "prefix": self.prefix}
+        total += delay_topology(self.names, "orders")
+        options: dict[str, Any] = {"declares": self.declares, "delays": ["orders"], "prefix": self.prefix}
         return [
             topology_account(self.names, total, f"{self.prefix}topology"),
             service_account(self.names, "orders", self.orders.subscriptions, sends=Sends(), **options),
             service_account(self.names, "billing", self.billing.subscriptions, sends=BILLING_SENDS, **options),
-            operator_account(self.names, OPERATOR, ["orders"], prefix=self.prefix),
+            operator_account(self.names, OPERATOR, ["orders"], delays=["orders"], prefix=self.prefix),
         ]
 
     def grant(self, folder: Path) -> None:
@@ -118,6 +121,15 @@ class Shop:
             for service in (self.orders, self.billing):
                 total += self.names.of_service(service.name, service.subscriptions)
         await transport.declare(total)
+        await transport.aclose()
+
+    async def apply_delays(self) -> None:
+        """Make the delay levels, as `messaging topology apply --delays` does, with the account for it."""
+        transport = AmqpTransport(
+            [self.node.tls_url], ambient=real_ambient(), tls=tls_of_client(self.node, self._issued("topology"))
+        )
+        await transport.connect()
+        await transport.declare(delay_topology(self.names, "orders"))
         await transport.aclose()
 
     @asynccontextmanager
@@ -227,6 +239,32 @@ async def test_everything_works_within_the_rights(shop: Shop) -> None:
         assert (report.replayed, report.failed) == (1, 0)
         await eventually(lambda: "placed 3" in shop.heard, what="the replay was handled")
         assert (await operator.request(GetOrder(number=8))).status == "order 8"
+
+
+async def test_delays_work_within_the_rights_and_let_nobody_do_more_than_send(shop: Shop) -> None:
+    names = shop.names
+    async with AsyncExitStack() as stack:
+        for service in (shop.orders, shop.billing):
+            await stack.enter_async_context(service)
+        await shop.apply_delays()
+        deliver_at = datetime.now(UTC) + timedelta(seconds=2.5)
+
+        await shop.billing.send(PlaceOrder(number=GOOD), deliver_at=deliver_at)
+        await eventually(lambda: shop.heard == ["placed 1"], what=lambda: str(shop.heard))
+
+        assert datetime.now(UTC) >= deliver_at
+        tried = {
+            "no way at all": publish(names.delay("orders"), "orders.place_order.v1"),
+            "a level in the middle": publish(names.delay("orders", 3), delay_key(3)),
+            "what waits there": consume(names.delay("orders", 3)),
+            "a longer wait for all": lambda channel: channel.queue_delete(names.delay("orders", 3)),
+            "a way of its own": bind(names.queue("billing", "events"), names.delay("orders"), "#"),
+        }
+        billing = await stack.enter_async_context(shop.stranger("billing"))
+        assert [what for what, ask in tried.items() if await billing.may(ask)] == []
+        for identity in ("orders", "topology"):
+            stranger = await stack.enter_async_context(shop.stranger(identity))
+            assert not await stranger.may(publish(names.delay("orders"), delay_key(3)))
 
 
 async def test_what_nobody_made_is_missed_by_name(tls_node: TlsNode, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from messaging.core.delays import delay_end, delay_key, delay_topology
 from messaging.core.topology import Argument, Binding, Exchange, Queue, Topology
 from messaging.errors import PublishNotConfirmedError, UnroutableError
 from messaging.transports.base import Death
@@ -32,6 +33,48 @@ class ExpiryCases:
     """Cases of time and limits."""
 
     # Delays.
+
+    async def test_delay_levels_lead_to_the_end_after_the_sum_of_their_bits(self, rig: Rig) -> None:
+        transport, commands = await rig.transport(), delay_end(rig.names, "orders")
+        await transport.declare(work(rig.names) + dlx(rig.names) + delay_topology(rig.names, "orders"))
+        recorder, arrived_s = Recorder(settle=ack), dict[bytes, float]()
+        await transport.consume(commands, recorder, prefetch=10)
+        started_s = time.monotonic()
+
+        for number, delay_s in enumerate((3, 2, 1, 0)):
+            route = to(rig.names.delay("orders"), delay_key(delay_s))
+            await publish(transport, route, str(delay_s).encode(), first=number)
+        for count in range(1, 5):
+            latest = (await recorder.reaches(count))[count - 1]
+            arrived_s[latest.body] = time.monotonic() - started_s
+
+        assert recorder.bodies == [b"0", b"1", b"2", b"3"]
+        for delay_s in range(4):
+            assert delay_s - 0.01 <= arrived_s[str(delay_s).encode()] <= delay_s + 1.0
+        [last] = [delivery for delivery in recorder.deliveries if delivery.body == b"3"]
+        assert {death.queue for death in last.deaths} == {rig.names.delay("orders", level) for level in (0, 1)}
+        assert (last.attempt, last.delivery_count) == (1, 0)
+
+    @pytest.mark.parametrize("key", ["nonsense", delay_key(0).replace("commands", "dead"), delay_key(1) + ".more"])
+    async def test_what_delay_levels_cannot_lead_anywhere_becomes_a_dead_letter(self, rig: Rig, key: str) -> None:
+        transport = await rig.transport()
+        await transport.declare(work(rig.names) + dlx(rig.names) + delay_topology(rig.names, "orders"))
+
+        await publish(transport, to(rig.names.delay("orders"), key), b"astray")
+
+        await eventually_depth(transport, rig.names.queue("orders", "dead"), 1)
+        assert await depth_of(transport, delay_end(rig.names, "orders")) == 0
+
+    async def test_one_delayed_message_without_an_end_stops_none_of_its_neighbours(self, rig: Rig) -> None:
+        transport, commands = await rig.transport(), delay_end(rig.names, "orders")
+        await transport.declare(work(rig.names) + dlx(rig.names) + delay_topology(rig.names, "orders"))
+        astray = to(rig.names.delay("orders"), delay_key(1).replace("commands", "gone"))
+
+        await publish(transport, astray, *[b"astray"] * 40)
+        await publish(transport, to(rig.names.delay("orders"), delay_key(1)), b"good", first=40)
+
+        await eventually_depth(transport, commands, 1)
+        await eventually_depth(transport, rig.names.queue("orders", "dead"), 40)
 
     async def test_delayed_message_returns_to_its_queue_only(self, rig: Rig) -> None:
         transport, commands = await rig.transport(), rig.names.queue("orders", "commands")
