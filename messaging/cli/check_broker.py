@@ -8,6 +8,7 @@ from messaging.cli.finding import Finding, failed, fine, warned
 from messaging.cli.greeting import greeting_of
 from messaging.cli.link import connected
 from messaging.cli.render import counted
+from messaging.core.partition import PARTITIONS_MAX
 from messaging.core.topology import Names
 from messaging.errors import ConfigurationError, ConnectionLostError
 from messaging.service import Service
@@ -104,6 +105,7 @@ async def _consumers(transport: Depths, names: Names, service: str) -> Finding:
     check = f"{service} consumers"
     depths = {part: await transport.depth(names.queue(service, part)) for part in _WORK}
     found = {part: depth for part, depth in depths.items() if depth is not None}
+    found |= await _partitions(transport, names, service)
     idle = {part: depth.messages for part, depth in found.items() if depth.consumers == 0}
     waiting = sum(idle.values())
     if waiting:
@@ -113,6 +115,18 @@ async def _consumers(transport: Depths, names: Names, service: str) -> Finding:
         return warned(check, f"nobody consumes {', '.join(idle)}", remedy=f"start the service {service}")
     shown = ", ".join(f"{part} {depth.consumers} ({depth.messages} wait)" for part, depth in found.items())
     return fine(check, shown or "no work queues")
+
+
+async def _partitions(transport: Depths, names: Names, service: str) -> dict[str, QueueDepth]:
+    """Return the partitions that are fed, or hold something; others are left over from a larger number of them."""
+    found: dict[str, QueueDepth] = {}
+    for number in range(PARTITIONS_MAX):
+        depth = await transport.depth(names.partition(service, number))
+        if depth is None:
+            break
+        if depth.consumers or depth.messages:
+            found[f"partition {number}"] = depth
+    return found
 
 
 async def _alarming(transport: Depths, names: Names, service: str) -> Finding:

@@ -55,6 +55,28 @@ class TestQueues:
         assert found.state is State.FAIL
         assert "12 commands wait" in found.words
 
+    async def test_partitions_are_looked_at_too(self) -> None:
+        depths = {
+            "commands": (0, 1),
+            "commands.p0": (2, 1),
+            "commands.p1": (5, 0),
+            "commands.p2": (0, 0),
+            "dead": (0, 0),
+        }
+
+        found = (await queues(**depths))["shop consumers"]
+
+        assert found.state is State.FAIL
+        assert "nobody consumes: 5 partition 1 wait" in found.words
+
+    async def test_partitions_that_are_left_over_and_empty_are_no_trouble(self) -> None:
+        depths = {"commands": (0, 1), "commands.p0": (2, 1), "commands.p1": (0, 0), "dead": (0, 0)}
+
+        found = (await queues(**depths))["shop consumers"]
+
+        assert found.state is State.OK
+        assert found.words == "commands 1 (0 wait), partition 0 1 (2 wait)"
+
     async def test_nobody_consumes_and_nothing_waits(self) -> None:
         assert (await queues(commands=(0, 0), dead=(0, 0)))["shop consumers"].state is State.WARN
 
