@@ -29,7 +29,7 @@ from messaging.runtime.staging import Outlets
 from messaging.runtime.trust_lag import TrustLag
 from messaging.security.content import split_fault
 from messaging.security.verified import Verified
-from messaging.stores.base import Inbox, InboxKey, StoreUnavailableError
+from messaging.stores.base import Grouping, GroupUndoneError, Inbox, InboxKey, StoreUnavailableError
 from messaging.transports.deadlines import Deadlines
 
 __all__ = ["Consumer", "GivenBack"]
@@ -42,6 +42,8 @@ _HOLD_MAX_S: Final = 5.0
 HOLD_LIMIT_S: Final = 20 * 60.0
 # How long after its deadline a lease is left to a handler that overran it.
 _LEASE_SLACK_S: Final = 30.0
+# Undone because of another delivery in the same transaction: again at once, and no attempt of this one.
+_ALONE: Final = Retry(delay_s=0.0, in_process=True)
 _ANSWERED: Final = frozenset({Decision.DROP, Decision.OTHER_BYTES})
 
 log = structlog.get_logger()
@@ -229,6 +231,7 @@ class Consumer:
             leaf=verified.leaf,
             expires_at_ms=verified.expires_at_ms,
             lease_s=self._lease_s(verified),
+            grouping=self._grouping(handling, verified),
         )
         handling.reservation = reservation
         if reservation.decision is Decision.RUN:
@@ -266,23 +269,28 @@ class Consumer:
         handling.handler = handler
         handling.attempt = handling.delivery.attempt
         while True:
-            try:
-                self._answer(handling, handler, await self._call(handling, handler, message, envelope))
-                await self._inbox.complete(handling.lease, reply=handling.reply)
-            except Exception as error:  # noqa: BLE001 - becomes a fault; see the module's rule
-                handling.reply = None
-                verdict = self._outcomes.failed(handling, error)
-            else:
-                handling.fault = None
-                self._outlets.note_commit()
-                return Ack()
+            verdict = await self._attempt(handling, handler, message, envelope)
             if not (isinstance(verdict, Retry) and verdict.in_process):
                 return verdict
-            await asyncio.sleep(verdict.delay_s)
-            handling.attempt += 1
+            if verdict is not _ALONE:
+                await asyncio.sleep(verdict.delay_s)
+                handling.attempt += 1
             handling.reservation = await self._inbox.renew(handling.lease)
             if not handling.holds_lease:
                 return _unrunnable(handling.reservation.decision)
+
+    async def _attempt(self, handling: Handling, handler: Handler, message: Any, envelope: Envelope) -> Verdict:
+        try:
+            self._answer(handling, handler, await self._call(handling, handler, message, envelope))
+            await self._inbox.complete(handling.lease, reply=handling.reply)
+        except GroupUndoneError:
+            return _ALONE
+        except Exception as error:  # noqa: BLE001 - becomes a fault; see the module's rule
+            handling.reply = None
+            return self._outcomes.failed(handling, error)
+        handling.fault = None
+        self._outlets.note_commit()
+        return Ack()
 
     def _fault_message(self, handling: Handling, envelope: Envelope) -> tuple[Fault, Envelope]:
         original, plain = split_fault(envelope)
@@ -326,6 +334,13 @@ class Consumer:
 
     def _key(self, verified: Verified) -> InboxKey:
         return InboxKey(self._service, verified.sender, verified.id)
+
+    def _grouping(self, handling: Handling, verified: Verified) -> Grouping | None:
+        """Return how this delivery may share a transaction. One that came back is alone with whatever it causes."""
+        if handling.delivery.attempt > 1 or handling.delivery.delivery_count:
+            return None
+        handler = self._router.find(verified.kind, verified.name, verified.version)
+        return None if handler is None else handler.grouping
 
     def _lease_s(self, verified: Verified) -> float:
         """Return how long all runs of one delivery may take."""

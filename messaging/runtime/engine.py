@@ -9,6 +9,7 @@ import structlog
 
 from messaging.core.retry import RetryPolicy
 from messaging.core.topology import Subscriptions
+from messaging.errors import ConfigurationError
 from messaging.runtime.admission import Intake
 from messaging.runtime.consumer import Consumer
 from messaging.runtime.failpoint import Failpoint
@@ -83,6 +84,8 @@ class Engine:
         self._scheduling = Tasks()
         self._store = store
         overrides = {} if seams is None else seams.overrides
+        self._groupings = [handler.grouping for handler in router.handlers if handler.grouping is not None]
+        self._prefetch = limits.prefetch
         self._plans = [handler.overridden(overrides) for handler in router.handlers]
         self._relay = (
             None
@@ -148,6 +151,7 @@ class Engine:
         Raises:
             ConfigurationError: a handler asks for a resource that does not exist.
         """
+        self._check_groups()
         check_resources(self._plans, resources, session_type=None if self._store is None else self._store.session_type)
         self._consumer.resources = resources
         if self._relay is not None and self._store is not None:
@@ -192,6 +196,18 @@ class Engine:
         if seams is not None:
             seams.on_schedules(schedules)
         return schedules
+
+    def _check_groups(self) -> None:
+        for grouping in self._groupings:
+            if self._store is None:
+                raise ConfigurationError(
+                    f"{grouping.name}: group={grouping.size} needs a durable store: Service(…, store=SqlStore(engine))"
+                )
+            if grouping.size > self._prefetch:
+                raise ConfigurationError(
+                    f"{grouping.name}: group={grouping.size} is never full with prefetch={self._prefetch}; raise "
+                    "MESSAGING_PREFETCH or lower the group"
+                )
 
     def _wake_relay(self) -> None:
         if self._relay is not None:

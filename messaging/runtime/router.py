@@ -19,6 +19,7 @@ from messaging.errors import ConfigurationError, UnknownMessageError
 from messaging.runtime.context import Context
 from messaging.runtime.injection import Overrides, Plan, plan_of
 from messaging.runtime.middleware import Call
+from messaging.stores.base import Grouping
 
 __all__ = ["Handler", "Router"]
 
@@ -30,6 +31,9 @@ P = ParamSpec("P")
 
 # A first rung always exists: deliveries that must wait without blame (a live lease, a lagging trust bundle) use it.
 FIRST_RUNG_MS: Final = 1_000
+# How long the first delivery of a group waits for others: about what a commit takes on a disk.
+GROUP_WAIT_S: Final = 0.01
+GROUP_WAIT_MAX_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,7 @@ class Handler:
         kind: Command, event, request, or fault for `on_fault`.
         retry: Its policy; None takes the service's.
         timeout_s: Its deadline; None takes the service's.
+        grouping: How its deliveries share transactions; None: each has its own.
     """
 
     call: Callable[..., Any]
@@ -51,6 +56,7 @@ class Handler:
     kind: Kind
     retry: RetryPolicy | None = None
     timeout_s: float | None = None
+    grouping: Grouping | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +100,13 @@ class Router:
         self._handlers: dict[tuple[Kind, str, int], Handler] = {}
 
     def on_command(
-        self, message: type[C], *, retry: RetryPolicy | None = None, timeout: float | None = None
+        self,
+        message: type[C],
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        group: int | None = None,
+        group_wait: float = GROUP_WAIT_S,
     ) -> Callable[
         [Callable[Concatenate[C, Context, P], Awaitable[None]]], Callable[Concatenate[C, Context, P], Awaitable[None]]
     ]:
@@ -104,19 +116,27 @@ class Router:
             message: The command class.
             retry: How often and how late a failure is tried again; default: the service's policy.
             timeout: Seconds that one run may take; default: `handler_timeout_s` of the settings.
+            group: With a durable store: up to so many deliveries share a transaction (docs/stores.md, "Groups").
+            group_wait: Seconds that the first of a group waits for others.
 
         Raises:
             ConfigurationError: the class is abstract or of another kind, or the message has a handler already.
         """
-        return self._decorator(message, Kind.COMMAND, retry=retry, timeout=timeout)
+        return self._decorator(message, Kind.COMMAND, retry=retry, timeout=timeout, group=(group, group_wait))
 
     def on_event(
-        self, message: type[E], *, retry: RetryPolicy | None = None, timeout: float | None = None
+        self,
+        message: type[E],
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        group: int | None = None,
+        group_wait: float = GROUP_WAIT_S,
     ) -> Callable[
         [Callable[Concatenate[E, Context, P], Awaitable[None]]], Callable[Concatenate[E, Context, P], Awaitable[None]]
     ]:
         """Handle an event; every subscribing service gets its own copy, its replicas compete for it."""
-        return self._decorator(message, Kind.EVENT, retry=retry, timeout=timeout)
+        return self._decorator(message, Kind.EVENT, retry=retry, timeout=timeout, group=(group, group_wait))
 
     def on_request(self, message: type[Q_co], *, timeout: float | None = None) -> OnRequest[Q_co]:
         """Answer a request that this service owns. A failure answers the caller at once: there is no retry."""
@@ -196,18 +216,31 @@ class Router:
         )
 
     def _decorator(
-        self, message: type[Message], kind: Kind, *, retry: RetryPolicy | None, timeout: float | None
+        self,
+        message: type[Message],
+        kind: Kind,
+        *,
+        retry: RetryPolicy | None,
+        timeout: float | None,
+        group: tuple[int | None, float],
     ) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
         _check_model(message, kind)
 
         def decorate(handler: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-            self._register(message, handler, kind, retry=retry, timeout=timeout)
+            self._register(message, handler, kind, retry=retry, timeout=timeout, group=group)
             return handler
 
         return decorate
 
     def _register(
-        self, message: Any, handler: Callable[..., Any], kind: Kind, *, retry: RetryPolicy | None, timeout: float | None
+        self,
+        message: Any,
+        handler: Callable[..., Any],
+        kind: Kind,
+        *,
+        retry: RetryPolicy | None,
+        timeout: float | None,
+        group: tuple[int | None, float] = (None, GROUP_WAIT_S),
     ) -> None:
         if not inspect.iscoroutinefunction(handler):
             name = getattr(handler, "__qualname__", repr(handler))
@@ -215,7 +248,12 @@ class Router:
         if timeout is not None and timeout <= 0:
             raise ConfigurationError(f"{handler.__qualname__}: timeout={timeout} must be above 0 seconds")
         plan = plan_of(handler, _subject_of(message, kind))
-        self._put(Handler(call=handler, plan=plan, model=message, kind=kind, retry=retry, timeout_s=timeout))
+        grouping = _grouping_of(handler, *group)
+        self._put(
+            Handler(
+                call=handler, plan=plan, model=message, kind=kind, retry=retry, timeout_s=timeout, grouping=grouping
+            )
+        )
 
     def _put(self, handler: Handler) -> None:
         taken = self._handlers.get(handler.key)
@@ -234,6 +272,18 @@ def _check_model(message: Any, kind: Kind) -> None:
     wanted = Kind.COMMAND if kind is Kind.FAULT else kind
     if not (isinstance(message, type) and issubclass(message, Message)) or contract_of(message).kind is not wanted:
         raise ConfigurationError(f"on_{kind.word} takes a {wanted.word.title()} class, not {message!r}")
+
+
+def _grouping_of(handler: Callable[..., Any], size: int | None, wait_s: float) -> Grouping | None:
+    if size is None:
+        return None
+    name = f"{handler.__module__}.{handler.__qualname__}"
+    if size <= 1 or not 0 < wait_s <= GROUP_WAIT_MAX_S:
+        raise ConfigurationError(
+            f"{name}: group={size}, group_wait={wait_s}: a group has at least 2 deliveries, and its first waits for "
+            f"more than 0 and at most {GROUP_WAIT_MAX_S:g} seconds"
+        )
+    return Grouping(name=name, size=size, wait_s=wait_s)
 
 
 def _subject_of(model: type[Message], kind: Kind) -> type:

@@ -18,6 +18,8 @@ from messaging.errors import MessagingError
 
 __all__ = [
     "Claimed",
+    "GroupUndoneError",
+    "Grouping",
     "Inbox",
     "InboxKey",
     "Outbox",
@@ -39,6 +41,27 @@ class StoreUnavailableError(MessagingError):
     """The store does not answer: local trouble, deliveries are held until it does."""
 
     transient = True
+
+
+class GroupUndoneError(MessagingError):
+    """Another delivery of the same transaction failed, or its commit: this one must run again, alone."""
+
+    transient = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouping:
+    """How deliveries of a handler share transactions.
+
+    Attributes:
+        name: Of the handler: those of another never join.
+        size: At most so many in one transaction.
+        wait_s: At most so long is waited for them, seconds.
+    """
+
+    name: str
+    size: int
+    wait_s: float
 
 
 @value
@@ -173,7 +196,9 @@ class Inbox(Protocol):
     async def state(self, key: InboxKey, *, leaf: bytes) -> RowState:
         """Return the row's state as these bytes see it: ABSENT when the row was made for another leaf."""
 
-    async def reserve(self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float) -> Reservation:
+    async def reserve(
+        self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float, grouping: Grouping | None = None
+    ) -> Reservation:
         """Take a lease for a delivery if it may run.
 
         Args:
@@ -181,6 +206,7 @@ class Inbox(Protocol):
             leaf: 32 bytes, the leaf that was verified.
             expires_at_ms: When the message can no longer run, Unix milliseconds.
             lease_s: Seconds after which a crashed holder is taken over.
+            grouping: Whether and how it may share a transaction, where there are any; then it is its turn on return.
         """
 
     async def reserve_replay(
@@ -197,7 +223,11 @@ class Inbox(Protocol):
         """Take a lease for an operator's replay: the original's row and the wrapper's move together."""
 
     async def complete(self, reservation: Reservation, *, reply: bytes | None = None) -> bool:
-        """Record that the handler ran; returns whether the lease was still held. `reply` answers a repeated request."""
+        """Record that the handler ran; returns whether the lease was still held. `reply` answers a repeated request.
+
+        Raises:
+            GroupUndoneError: the transaction that it shared is undone; `renew` and run again.
+        """
 
     async def renew(self, reservation: Reservation) -> Reservation:
         """Undo what a failed run wrote and go on under the same lease, for another run in this process."""

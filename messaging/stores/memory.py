@@ -11,7 +11,7 @@ from typing import Final
 
 from messaging.core.ambient import Ambient
 from messaging.core.inbox import Decision, Replaying, RowState, judge
-from messaging.stores.base import InboxKey, Reservation, SeenBundle
+from messaging.stores.base import Grouping, InboxKey, Reservation, SeenBundle
 
 __all__ = ["MemoryInbox", "MemorySeenBundles"]
 
@@ -56,8 +56,10 @@ class MemoryInbox:
         row = self._rows.get(key)
         return RowState.ABSENT if row is None or row.leaf != leaf else self._state_of(row)
 
-    async def reserve(self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float) -> Reservation:
-        """Take a lease for a delivery if it may run."""
+    async def reserve(
+        self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float, grouping: Grouping | None = None
+    ) -> Reservation:
+        """Take a lease for a delivery if it may run; there are no transactions to share."""
         row = self._rows.get(key)
         if row is None:
             # The usual case: nothing is known of it.

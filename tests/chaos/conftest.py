@@ -80,6 +80,13 @@ async def rig(chaos_node: PrivateNode, run_folder: Path, seed: int) -> AsyncIter
 
 
 @pytest.fixture
+async def grouped_rig(chaos_node: PrivateNode, run_folder: Path, seed: int) -> AsyncIterator[Rig]:
+    """A rig on SQLite whose workers handle up to ten deliveries in one transaction."""
+    async with open_rig(chaos_node, run_folder, seed=seed, CHAOS_GROUP="10") as opened:
+        yield opened
+
+
+@pytest.fixture
 async def memory_rig(chaos_node: PrivateNode, run_folder: Path, seed: int) -> AsyncIterator[Rig]:
     """A rig whose workers remember in memory only what they handled."""
     async with open_rig(chaos_node, run_folder, seed=seed, CHAOS_INBOX="memory") as opened:

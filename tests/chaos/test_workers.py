@@ -60,6 +60,25 @@ async def test_a_worker_dies_between_two_acts(rig: Rig, step: Step, findings: li
     assert finding.duplicates >= DEATHS or step is not Step.AFTER_COMMIT, "what had run came back and was dropped"
 
 
+@pytest.mark.parametrize("step", [Step.BEFORE_COMMIT, Step.AFTER_COMMIT])
+async def test_a_worker_whose_deliveries_share_transactions_dies(
+    grouped_rig: Rig, step: Step, findings: list[Finding]
+) -> None:
+    rig = grouped_rig
+    await rig.start("witness")
+    await rig.start()
+    await rig.load()
+
+    await die_at(rig, step)
+    await rig.recovered()
+    finding, judgement = await rig.judged(f"10 deliveries per transaction, SIGKILL at {step}")
+    findings.append(finding)
+
+    assert judgement.problems == {}
+    assert finding.held
+    assert finding.duplicates >= DEATHS or step is not Step.AFTER_COMMIT, "what had run came back and was dropped"
+
+
 @pytest.mark.postgres
 @pytest.mark.parametrize("step", [Step.AFTER_CLAIM, Step.AFTER_RELAY])
 async def test_one_of_two_relays_dies_between_two_acts(postgres_rig: Rig, step: Step, findings: list[Finding]) -> None:

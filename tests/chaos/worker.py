@@ -1,8 +1,8 @@
 """The services under fire: `chaos` acts and publishes, `witness` and `bystander` note what they hear, `skeptic` fails.
 
-Run by `messaging run tests.chaos.worker:chaos`. Three variables say how: `CHAOS_DATABASE_URL`; `CHAOS_INBOX`, `sql` or
+Run by `messaging run tests.chaos.worker:chaos`. Four variables say how: `CHAOS_DATABASE_URL`; `CHAOS_INBOX`, `sql` or
 `memory`, the latter with effects in a transaction of the handler's own, as an application without a durable store has
-them; `CHAOS_COUNT_TASKS_S`, to log as often how many tasks there are.
+them; `CHAOS_COUNT_TASKS_S`, to log as often how many tasks there are; `CHAOS_GROUP`, how many share a transaction.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ __all__ = ["bystander", "chaos", "skeptic", "witness"]
 
 RETRY = RetryPolicy(immediate=1, delays_s=(1.0, 5.0))
 WORKER = str(os.getpid())
+GROUP = int(os.environ.get("CHAOS_GROUP") or 0) or None
 log = structlog.get_logger()
 
 
@@ -65,7 +66,7 @@ async def note(context: Context, op_id: UUID, did: Did) -> None:
     await context.resource(AsyncSession).execute(noted(op_id, did, WORKER))
 
 
-@chaos.on_command(Apply)
+@chaos.on_command(Apply, group=GROUP)
 async def apply(command: Apply, context: Context) -> None:
     """Note, tell, and fail the first times if that is wanted, after the effect: it must be undone."""
     await note(context, command.op_id, Did.APPLIED)

@@ -7,7 +7,8 @@ import pytest
 from messaging import Command, ConfigurationError, Context, Fault, RetryPolicy, Router, Service
 from messaging.core.envelope import Kind
 from messaging.errors import UnknownMessageError
-from messaging.runtime.router import FIRST_RUNG_MS
+from messaging.runtime.router import FIRST_RUNG_MS, GROUP_WAIT_S
+from messaging.stores.base import Grouping
 from tests.support.logs import Logs
 from tests.support.shop import CancelOrder, CountOrders, GetOrder, NewPlaceOrder, OrderPlaced, OrderView, PlaceOrder
 from tests.support.stage import Stage
@@ -134,6 +135,23 @@ def test_parameters_with_defaults_are_fine() -> None:
 def test_a_timeout_is_above_zero(timeout: float) -> None:
     with pytest.raises(ConfigurationError, match="must be above 0 seconds"):
         Router().on_command(PlaceOrder, timeout=timeout)(handle)
+
+
+def test_a_group_is_known_by_its_handler_size_and_patience() -> None:
+    router = Router()
+    router.on_command(PlaceOrder, group=10)(handle)
+    router.on_event(OrderPlaced, group=5, group_wait=0.5)(handle_again)
+
+    assert [handler.grouping for handler in router.handlers] == [
+        Grouping(name=f"{__name__}.handle", size=10, wait_s=GROUP_WAIT_S),
+        Grouping(name=f"{__name__}.handle_again", size=5, wait_s=0.5),
+    ]
+
+
+@pytest.mark.parametrize(("size", "wait_s"), [(1, 0.01), (0, 0.01), (10, 0.0), (10, 1.5)])
+def test_a_group_has_members_and_little_patience(size: int, wait_s: float) -> None:
+    with pytest.raises(ConfigurationError, match="a group has at least 2 deliveries"):
+        Router().on_command(PlaceOrder, group=size, group_wait=wait_s)(handle)
 
 
 def test_a_handler_is_named_by_where_it_stands() -> None:

@@ -54,7 +54,7 @@ class Database:
         """Return the database's clock as an expression, Unix milliseconds."""
         if self.is_sqlite:
             return literal_column("CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)")
-        return func.floor(func.extract("epoch", func.clock_timestamp()) * 1000)
+        return literal_column("CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)")
 
     def larger(self, first: ColumnElement[int], second: ColumnElement[int]) -> ColumnElement[int]:
         """Return the larger of two expressions."""

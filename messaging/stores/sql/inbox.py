@@ -12,8 +12,9 @@ from sqlalchemy import BigInteger, and_, bindparam, delete, literal, or_, select
 
 from messaging.core.inbox import Decision, Replaying, RowState, judge
 from messaging.errors import ConfigurationError
-from messaging.stores.base import InboxKey, Reservation, StoreUnavailableError
+from messaging.stores.base import Grouping, InboxKey, Reservation, StoreUnavailableError
 from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.group import Groups, GroupUnit
 from messaging.stores.sql.outbox import Staging
 from messaging.stores.sql.schema import INBOX
 from messaging.stores.sql.unit import SqlUnit
@@ -43,6 +44,7 @@ class SqlInbox:
             ),
         }
         self._insert = database.insert(INBOX).values(**self._ran).on_conflict_do_nothing()
+        self._groups = Groups(database, self._insert)
         self._stagings: dict[str, Staging] = {}
 
     async def state(self, key: InboxKey, *, leaf: bytes) -> RowState:
@@ -52,8 +54,15 @@ class SqlInbox:
                 row = (await connection.execute(select(INBOX).where(_is(key)))).one_or_none()
         return RowState.ABSENT if row is None or row.leaf != leaf else RowState(row.state)
 
-    async def reserve(self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float) -> Reservation:
-        """Open the transaction of a delivery if it may run."""
+    async def reserve(
+        self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float, grouping: Grouping | None = None
+    ) -> Reservation:
+        """Open the transaction of a delivery if it may run, or join one with others."""
+        if grouping is not None:
+            values = self._values(key, leaf, expires_at_ms)
+            joined = await self._groups.reserve(grouping, self._staging_of(key.service), values, key, leaf)
+            if joined is not None:
+                return joined
         unit = await self._begin(key.service)
         try:
             return await self._reserved(unit, key, leaf, expires_at_ms)
@@ -167,10 +176,16 @@ class SqlInbox:
             return (await connection.execute(delete(INBOX).where(keys.in_(old)))).rowcount
 
     async def _begin(self, service: str) -> SqlUnit:
+        return await SqlUnit.begin(self._database, self._staging_of(service))
+
+    def _staging_of(self, service: str) -> Staging:
         staging = self._stagings.get(service)
         if staging is None:
             staging = self._stagings[service] = Staging(self._database, service)
-        return await SqlUnit.begin(self._database, staging)
+        return staging
+
+    def _values(self, key: InboxKey, leaf: bytes, expires_at_ms: int) -> dict[str, Any]:
+        return {**_columns(key), "leaf": leaf, _EXPIRES: expires_at_ms}
 
     async def _reserved(
         self,
@@ -180,7 +195,7 @@ class SqlInbox:
         expires_at_ms: int,
         replaying: Replaying | None = None,
     ) -> Reservation:
-        values = {**_columns(key), "leaf": leaf, _EXPIRES: expires_at_ms}
+        values = self._values(key, leaf, expires_at_ms)
         with mapped(only_ours=True):
             # Waits for a concurrent duplicate; as the first statement it opens the transaction.
             reply = None
@@ -227,7 +242,7 @@ def _columns(key: InboxKey) -> dict[str, object]:
     return {"service": key.service, "sender": key.sender, "message_id": key.message_id}
 
 
-def _unit_of(reservation: Reservation) -> SqlUnit:
-    if not isinstance(reservation.unit, SqlUnit):
+def _unit_of(reservation: Reservation) -> SqlUnit | GroupUnit:
+    if not isinstance(reservation.unit, SqlUnit | GroupUnit):
         raise ConfigurationError("the reservation was not made by this store")
     return reservation.unit

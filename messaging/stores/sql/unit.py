@@ -127,4 +127,5 @@ async def flush(session: AsyncSession, connection: AsyncConnection) -> None:
             "the handler rolled back the transaction that the inbox row is in; raise instead, or use "
             "`async with session.begin_nested():` for a part that may fail"
         )
-    await session.flush()
+    if session.new or session.dirty or session.deleted:
+        await session.flush()

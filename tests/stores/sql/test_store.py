@@ -135,6 +135,103 @@ async def test_many_commands_at_once_are_each_applied_once(world: World) -> None
     assert sorted(world.heard) == sorted(command.order_id for command in commands)
 
 
+class Grouped:
+    """An orders service whose commands share transactions, and what shall happen to some."""
+
+    def __init__(self, world: World, store: SqlStore) -> None:
+        self.world = world
+        self.poison: set[UUID] = set()
+        self.runs: list[UUID] = []
+        self.orders = Service("orders", store=store, retry=RetryPolicy(immediate=1, delays_s=(1.0,)))
+        self.orders.on_command(PlaceOrder, group=10, group_wait=0.02)(self.place_order)
+
+    async def place_order(self, command: PlaceOrder, context: Context, session: AsyncSession) -> None:
+        self.runs.append(command.order_id)
+        await session.execute(insert(EFFECTS).values(order_id=command.order_id))
+        await context.publish(OrderPlaced(order_id=command.order_id))
+        if command.order_id in self.poison:
+            raise ConnectionError("poisoned")
+
+
+async def test_deliveries_that_share_a_transaction_are_each_applied_once(world: World, store: SqlStore) -> None:
+    grouped = Grouped(world, store)
+    commands = [PlaceOrder(order_id=uuid4()) for _ in range(45)]
+
+    async with Harness(grouped.orders, world.users) as h:
+        await asyncio.gather(*(h.send(command, sender="users") for command in commands))
+        await h.settled()
+        await heard(world, h, 45)
+
+        assert grouped.orders.health.details["counts"] == {"handled": 45}
+    assert await world.effects() == 45
+    assert sorted(world.heard) == sorted(command.order_id for command in commands)
+
+
+async def test_one_that_fails_in_a_group_is_buried_alone_and_costs_the_others_no_attempt(
+    world: World, store: SqlStore
+) -> None:
+    grouped = Grouped(world, store)
+    commands = [PlaceOrder(order_id=uuid4()) for _ in range(25)]
+    grouped.poison = {commands[12].order_id}
+
+    async with Harness(grouped.orders, world.users) as h:
+        await asyncio.gather(*(h.send(command, sender="users") for command in commands))
+        await h.settled()
+        await h.advance(1.0)
+        await heard(world, h, 24)
+        (letter,) = h.dead("orders")
+
+        assert grouped.orders.health.details["counts"] == {"handled": 24, "retried": 1, "buried": 1}
+    assert letter.fault.attempts == 3
+    assert grouped.runs.count(commands[12].order_id) == 3
+    assert await world.effects() == 24
+
+
+async def test_a_repeated_id_in_one_group_is_applied_once(world: World, store: SqlStore) -> None:
+    grouped = Grouped(world, store)
+    message_id, command = uuid4(), PlaceOrder(order_id=uuid4())
+
+    async with Harness(grouped.orders, world.users) as h:
+        await asyncio.gather(*(h.send(command, sender="users", message_id=message_id) for _ in range(4)))
+        await h.settled()
+        await heard(world, h, 1)
+
+    assert await world.effects() == 1
+
+
+async def test_stopping_ends_a_group_that_still_gathers_and_keeps_its_work(world: World, store: SqlStore) -> None:
+    patient = Service("orders", store=store)
+
+    @patient.on_command(PlaceOrder, group=50, group_wait=0.3)
+    async def place_order(command: PlaceOrder, context: Context, session: AsyncSession) -> None:
+        await session.execute(insert(EFFECTS).values(order_id=command.order_id))
+
+    async with Harness(patient, world.users) as h:
+        await asyncio.gather(*(h.send(PlaceOrder(order_id=uuid4()), sender="users") for _ in range(5)))
+        while not patient.running:  # noqa: ASYNC110 - nothing tells of the first delivery
+            await asyncio.sleep(0)
+
+    effects = await world.effects()
+    async with Harness(patient, world.users):
+        pass
+    # What had begun is kept; what had not is with the broker. Nothing is half done.
+    assert 1 <= effects <= 5
+
+
+async def test_groups_need_a_durable_store_and_fit_into_the_prefetch(store: SqlStore) -> None:
+    without, large = Service("orders"), Service("orders", store=store)
+
+    async def place_order(command: PlaceOrder, context: Context) -> None: ...
+
+    without.on_command(PlaceOrder, group=2)(place_order)
+    large.on_command(PlaceOrder, group=65)(place_order)
+
+    with pytest.raises(ConfigurationError, match=r"group=2 needs a durable store"):
+        await Harness(without).__aenter__()
+    with pytest.raises(ConfigurationError, match=r"group=65 is never full with prefetch=64"):
+        await Harness(large).__aenter__()
+
+
 async def test_requests_read_in_a_transaction_too(world: World) -> None:
     async with Harness(world.orders, world.users) as h:
         await h.send(PlaceOrder(order_id=uuid4()), sender="users")
