@@ -183,7 +183,8 @@ def soak_of(results: Path) -> dict[str, list[float]]:
     path = results / "soak.json"
     if not path.exists():
         return {}
-    return {"growth_mib": [float(json.loads(path.read_text())["growth_mib"])]}
+    grown = json.loads(path.read_text())["growth_mib"]
+    return {} if grown is None else {"growth_mib": [float(grown)]}
 
 
 def write(
