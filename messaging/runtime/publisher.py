@@ -3,9 +3,11 @@
 Every call has a deadline. A command that reaches no queue is `UnroutableError`; an event that nobody hears is no error.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,8 +18,7 @@ from messaging.core.codec import encode_model
 from messaging.core.envelope import Envelope, Kind
 from messaging.core.message import Command, Event, Message, Request, contract_of, slot_among
 from messaging.core.schedule import Cancellation, Draft, due_ms
-from messaging.core.sealed import Label, Route
-from messaging.core.topology import Names, routing_key, slot_routing_key
+from messaging.core.topology import Names, routing_key
 from messaging.errors import (
     ConfigurationError,
     PublishNotConfirmedError,
@@ -27,13 +28,14 @@ from messaging.errors import (
 from messaging.runtime.answers import answer_of, reply_envelope
 from messaging.runtime.delays import Delays
 from messaging.runtime.later import Later
-from messaging.runtime.replies import Replies
+from messaging.runtime.replies import Replies, RequestConfirm
+from messaging.runtime.routes import Routes
 from messaging.runtime.signing import BATCH_MAX, TickSigner
 from messaging.runtime.steps import steps_are_logged
 from messaging.security.seal import Sealer, Unsigned
 from messaging.security.verified import ExpectedReply
 from messaging.stores.base import Outgoing
-from messaging.transports.base import Transport
+from messaging.transports.base import Confirm, Transport
 from messaging.transports.deadlines import Deadlines
 
 __all__ = ["Limits", "Publisher", "Staged"]
@@ -94,6 +96,7 @@ class Publisher:
         self._limits = limits
         self._on_published = on_published
         self._deadlines = Deadlines()
+        self._routes = Routes(names, ambient=ambient)
         # What waits is told when it is sent; kept only where somebody is to be told.
         self._untold: dict[UUID, Message] = {}
         self.later: Later = Delays(
@@ -288,12 +291,14 @@ class Publisher:
             log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
             return None
         key = routing_key(envelope.name, envelope.version)
-        out = await self._signed(envelope, self._sealer.prepare(envelope, routing_key=key), key=key)
-        if envelope.slot is not None:
-            # Not the key itself: the same says the broker, and nobody must wonder what is in this column.
-            out = replace(out, partition_key=f"{envelope.audience}/{envelope.slot}")
-        # The relay cannot tell an event from a command: nobody listening is no error.
-        return replace(out, route=replace(out.route, mandatory=False)) if envelope.kind is Kind.EVENT else out
+        sealed = await self._signer.sign(self._sealer.prepare(envelope, routing_key=key))
+        route = self._routes.of(envelope, key)
+        if envelope.kind is Kind.EVENT:
+            # The relay cannot tell an event from a command: nobody listening is no error.
+            route = replace(route, mandatory=False)
+        # Not the key itself: the same says the broker, and nobody must wonder what is in this column.
+        lane = None if envelope.slot is None else f"{envelope.audience}/{envelope.slot}"
+        return Outgoing(sealed=sealed, route=route, label=self._routes.label(envelope), partition_key=lane)
 
     def _tell(self, message: Message, envelope: Envelope) -> None:
         if self._on_published is not None:
@@ -350,17 +355,17 @@ class Publisher:
             rto=self._replies.queue,
         )
         with self._replies.expecting(envelope.id, expected) as answer:
-            await self._signed_out(envelope, unsigned, key=key, timeout_s=deadline_s)
+            # Nobody waits for the request's own confirm: the answer proves that it arrived.
+            self._start(envelope, unsigned, key=key, timeout_s=deadline_s, outcome=RequestConfirm(answer))
             return await answer
 
     async def _out(self, envelope: Envelope, *, key: str | None = None, timeout_s: float | None = None) -> None:
         key = routing_key(envelope.name, envelope.version) if key is None else key
-        await self._signed_out(envelope, self._sealer.prepare(envelope, routing_key=key), key=key, timeout_s=timeout_s)
-
-    async def _signed_out(self, envelope: Envelope, unsigned: Unsigned, *, key: str, timeout_s: float | None) -> None:
-        out = await self._signed(envelope, unsigned, key=key)
+        unsigned = self._sealer.prepare(envelope, routing_key=key)
         timeout_s = self._limits.publish_timeout_s if timeout_s is None else timeout_s
-        await self._transport.publish(out.sealed, out.route, out.label, timeout_s=timeout_s)
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._start(envelope, unsigned, key=key, timeout_s=timeout_s, outcome=outcome)
+        await outcome
         if steps_are_logged():
             log.debug(
                 "message.published",
@@ -370,17 +375,16 @@ class Publisher:
                 correlation_id=str(envelope.correlation_id),
             )
 
-    async def _signed(self, envelope: Envelope, unsigned: Unsigned, *, key: str) -> Outgoing:
-        sealed = await self._signer.sign(unsigned)
-        lasting = envelope.kind not in (Kind.REQUEST, Kind.REPLY)
-        is_command = envelope.kind is Kind.COMMAND
-        route = Route(
-            exchange=self._names.exchange_of(envelope.kind, envelope.audience),
-            routing_key=key if envelope.slot is None or not is_command else slot_routing_key(key, envelope.slot),
-            persistent=lasting,
-            expiration_ms=None if lasting else max(1, envelope.expires_at_ms - self._ambient.now_ms()),
+    def _start(self, envelope: Envelope, unsigned: Unsigned, *, key: str, timeout_s: float, outcome: Confirm) -> None:
+        """Have it signed with this tick and sent at its end; `outcome` hears what becomes of it."""
+        send = partial(
+            self._transport.submit,
+            route=self._routes.of(envelope, key),
+            label=self._routes.label(envelope),
+            timeout_s=timeout_s,
+            outcome=outcome,
         )
-        return Outgoing(sealed=sealed, route=route, label=Label(message_id=envelope.id.hex, type=envelope.type))
+        self._signer.pass_on(unsigned, send, waiting=outcome)
 
 
 _VERBS = {Kind.COMMAND: "send()", Kind.EVENT: "publish()", Kind.REQUEST: "request()"}

@@ -19,12 +19,36 @@ from messaging.security.open import Opener
 from messaging.security.verified import ExpectedReply
 from messaging.transports.base import Delivery, Subscription, Transport
 
-__all__ = ["Replies"]
+__all__ = ["Replies", "RequestConfirm"]
 
 # Replies are settled as they arrive, so this bounds memory, not concurrency.
 _PREFETCH: Final = 512
 
 log = structlog.get_logger()
+
+
+class RequestConfirm:
+    """What a request is told of its own publish: a failure ends the wait for the answer, a confirm adds nothing to it.
+
+    The answer may well come before the confirm, and proves more.
+    """
+
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: asyncio.Future[Envelope]) -> None:
+        self._answer = answer
+
+    def done(self) -> bool:
+        """Whether the answer is there, or nobody waits for it."""
+        return self._answer.done()
+
+    def set_result(self, _result: None, /) -> None:
+        """Take that the broker has the request."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """End the wait: the request reached nobody."""
+        if not self._answer.done():
+            self._answer.set_exception(exception)
 
 
 class Replies:

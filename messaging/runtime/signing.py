@@ -5,7 +5,8 @@ message alone is signed alone, in the same tick. A cancelled publish leaves the 
 """
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from messaging.core.sealed import Sealed
 from messaging.errors import ConfigurationError, MessagingError
@@ -14,6 +15,16 @@ from messaging.security.seal import Sealer, Unsigned
 __all__ = ["BATCH_MAX", "TickSigner"]
 
 BATCH_MAX: Final = 64
+
+
+class Waiting(Protocol):
+    """Who waits for a message to leave: a future, or what stands for one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take why it does not leave."""
 
 
 class TickSigner:
@@ -27,33 +38,42 @@ class TickSigner:
     def __init__(self, sealer: Sealer, *, batch_max: int = BATCH_MAX) -> None:
         self._sealer = sealer
         self._batch_max = batch_max
-        self._waiting: list[tuple[Unsigned, asyncio.Future[Sealed]]] = []
+        self._waiting: list[tuple[Unsigned, Waiting, Callable[[Sealed], None]]] = []
 
     async def sign(self, unsigned: Unsigned) -> Sealed:
         """Return the signed message at the end of this tick."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sealed] = loop.create_future()
-        self._waiting.append((unsigned, future))
+        future: asyncio.Future[Sealed] = asyncio.get_running_loop().create_future()
+        self.pass_on(unsigned, future.set_result, waiting=future)
+        return await future
+
+    def pass_on(self, unsigned: Unsigned, take: Callable[[Sealed], None], *, waiting: Waiting) -> None:
+        """Call `take` with the signed message at the end of this tick.
+
+        Args:
+            unsigned: The message.
+            take: Sends it on. It must not raise.
+            waiting: Who waits for what becomes of it: told when it cannot be signed, and asked whether it still waits.
+        """
+        self._waiting.append((unsigned, waiting, take))
         if len(self._waiting) >= self._batch_max:
             self._flush()
         elif len(self._waiting) == 1:
-            loop.call_soon(self._flush)
-        return await future
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        batch = [(unsigned, future) for unsigned, future in self._waiting if not future.done()]
+        batch = [entry for entry in self._waiting if not entry[1].done()]
         self._waiting.clear()
         if not batch:
             return
         try:
-            sealed = self._sealer.sign([unsigned for unsigned, _ in batch])
+            sealed = self._sealer.sign([unsigned for unsigned, _, _ in batch])
         except BaseException as error:
             # Nobody may wait for ever for a signature, whatever went wrong; the event loop reports what is not ours.
             failure = error if isinstance(error, MessagingError) else ConfigurationError(f"signing failed: {error!r}")
-            for _, future in batch:
-                future.set_exception(failure)
+            for _, waiting, _ in batch:
+                waiting.set_exception(failure)
             if isinstance(error, MessagingError):
                 return
             raise
-        for (_, future), one in zip(batch, sealed, strict=True):
-            future.set_result(one)
+        for (_, _, take), one in zip(batch, sealed, strict=True):
+            take(one)

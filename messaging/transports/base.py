@@ -19,7 +19,7 @@ from typing import Protocol
 from messaging.core.sealed import Label, Route, Sealed
 from messaging.core.topology import Binding, Topology
 
-__all__ = ["Death", "Delivery", "LinkState", "QueueDepth", "Subscription", "Transport", "TransportState"]
+__all__ = ["Confirm", "Death", "Delivery", "LinkState", "QueueDepth", "Subscription", "Transport", "TransportState"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +162,19 @@ class Subscription(Protocol):
         """
 
 
+class Confirm(Protocol):
+    """Who is told what became of a publish: a future, or what does without the turn of the loop that one takes."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for it any more."""
+
+    def set_result(self, result: None, /) -> None:
+        """Take that the broker has the message. It may be called inside the socket's read: it must not raise."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take why the broker has it not, or may not have it. It must not raise either."""
+
+
 class Transport(Protocol):
     """The way to the broker for one process."""
 
@@ -186,6 +199,12 @@ class Transport(Protocol):
 
     async def unbind(self, bindings: Iterable[Binding]) -> None:
         """Take bindings away for good; those that are not there are fine."""
+
+    def submit(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
+        """Publish, and tell `outcome` once the broker has confirmed, or what `publish` raises; it never raises itself.
+
+        Whoever waits no longer does not take the message back.
+        """
 
     async def publish(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float) -> None:
         """Publish and return once the broker has confirmed.

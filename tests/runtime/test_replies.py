@@ -7,13 +7,15 @@ from uuid import uuid4
 
 import pytest
 
-from messaging import RequestTimeoutError
+from messaging import RequestTimeoutError, UnroutableError
 from messaging.core.codec import pack_plain
 from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
+from messaging.core.sealed import Label, Route, Sealed
 from messaging.core.topology import Subscriptions
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.replies import Replies
 from messaging.security.verified import Verified
+from messaging.transports.base import Confirm
 from tests.support.logs import Logs
 from tests.support.shop import CountOrders
 from tests.support.stage import Stage
@@ -100,6 +102,42 @@ async def test_two_answers_in_one_turn_are_one(asking: Asking) -> None:
 
     assert await asking.task == 7
     assert asking.replies.unmatched == 1
+
+
+async def test_an_answer_that_overtakes_the_confirm_of_its_request_is_taken(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users, depth = await asking.stage._publisher("users"), asking.stage.depth("orders", "requests")
+    submit, held = users._transport.submit, list[Confirm]()
+
+    def unconfirmed(sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
+        held.append(outcome)
+        nobody: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        submit(sealed, route, label, timeout_s=timeout_s, outcome=nobody)
+
+    monkeypatch.setattr(users._transport, "submit", unconfirmed)
+    task = asyncio.create_task(users.request(CountOrders(), timeout_s=2.0))
+    await eventually(lambda: asking.stage.depth("orders", "requests") == depth + 1)
+    body = asking.stage.bodies("orders", "requests")[-1]
+    asked = asking.stage.opener("orders").verify(body, kinds=frozenset({Kind.REQUEST}))
+    await asking.deliver(asking.answer(7, correlation_id=asked.id, bind=asked.leaf))
+
+    assert await task == 7
+    assert held[0].done()
+
+
+async def test_a_request_that_its_broker_refuses_fails_at_once(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = await asking.stage._publisher("users")
+
+    def refusing(*_: object, outcome: Confirm, **__: object) -> None:
+        outcome.set_exception(UnroutableError("nobody", routing_key="k"))
+        outcome.set_exception(UnroutableError("told twice", routing_key="k"))
+
+    monkeypatch.setattr(users._transport, "submit", refusing)
+
+    with pytest.raises(UnroutableError, match="nobody"):
+        await users.request(CountOrders(), timeout_s=60.0)
+    assert len(users._replies) == 1
 
 
 async def test_junk_is_dropped(asking: Asking) -> None:

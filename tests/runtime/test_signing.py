@@ -152,7 +152,7 @@ async def test_when_all_are_cancelled_nothing_is_signed(realm: Realm, sealer: Co
     made = unsigned(realm, sealer)
     future: asyncio.Future[Sealed] = asyncio.get_running_loop().create_future()
     future.cancel()
-    signer._waiting.append((made, future))
+    signer._waiting.append((made, future, future.set_result))
 
     signer._flush()
 
@@ -243,3 +243,27 @@ async def test_with_batches_of_one_a_service_signs_each_message_alone() -> None:
 
     assert {size for _, size in shop.sizes()} == {1}
     assert len(shop.broker.seen) >= 4
+
+
+async def test_what_is_passed_on_needs_no_task_to_wait_for_it(realm: Realm, sealer: CountingSealer) -> None:
+    signer, sent = TickSigner(sealer), list[Sealed]()
+    waiting = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    waiting[1].cancel()
+
+    for one in waiting:
+        signer.pass_on(unsigned(realm, sealer), sent.append, waiting=one)
+    assert sent == []
+    await asyncio.sleep(0)
+
+    assert len(sent) == 2
+    assert sealer.batches == [2]
+
+
+async def test_what_cannot_be_signed_is_told_to_whoever_waits(realm: Realm, sealer: CountingSealer) -> None:
+    sealer.failure = ConfigurationError("no key")
+    waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    TickSigner(sealer).pass_on(unsigned(realm, sealer), lambda _: pytest.fail("sent"), waiting=waiting)
+
+    with pytest.raises(ConfigurationError, match="no key"):
+        await waiting

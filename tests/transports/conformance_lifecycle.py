@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 
 import pytest
 
+from messaging.core.sealed import Route
 from messaging.core.topology import Exchange, Names, Subscriptions, Topology
 from messaging.errors import (
     ConnectionLostError,
@@ -13,6 +14,7 @@ from messaging.errors import (
     MessagingError,
     PublishNotConfirmedError,
     TopologyConflictError,
+    UnroutableError,
 )
 from messaging.transports.base import LinkState, Transport
 from tests.support.sealing import as_sealed
@@ -299,6 +301,44 @@ class LifecycleCases:
         assert await asyncio.gather(*publishes, return_exceptions=True) == [None] * 20
         await eventually_depth(await rig.transport(), queue, 20)
 
+    # Publishing without waiting.
+
+    async def test_submit_tells_once_the_broker_has_the_message(self, rig: Rig) -> None:
+        transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
+        await transport.declare(work(rig.names))
+        outcomes = [_submit(transport, to(rig.names.commands), number) for number in range(20)]
+
+        assert not any(outcome.done() for outcome in outcomes)
+        assert await asyncio.gather(*outcomes) == [None] * 20
+        await eventually_depth(transport, queue, 20)
+
+    async def test_submit_tells_why_a_message_failed(self, rig: Rig) -> None:
+        transport = await rig.transport()
+        await transport.declare(work(rig.names))
+
+        nobody = _submit(transport, to(rig.names.commands, "billing.pay.v1"), 1)
+        good = _submit(transport, to(rig.names.commands), 2)
+
+        with pytest.raises(UnroutableError):
+            await nobody
+        await good
+
+    async def test_submit_on_a_closed_transport_tells_and_does_not_raise(self, rig: Rig) -> None:
+        transport = await rig.transport()
+        await transport.aclose()
+
+        with pytest.raises(ConnectionLostError):
+            await _submit(transport, to(rig.names.commands), 1)
+
+    async def test_submit_of_whoever_waits_no_longer_reaches_the_queue(self, rig: Rig) -> None:
+        transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
+        await transport.declare(work(rig.names))
+
+        _submit(transport, to(rig.names.commands), 1).cancel()
+        await _submit(transport, to(rig.names.commands), 2)
+
+        await eventually_depth(transport, queue, 2)
+
     # Sizes and locks.
 
     async def test_oversize_body_is_told_and_the_transport_lives_on(self, rig: Rig) -> None:
@@ -360,6 +400,12 @@ def _real(names: Names) -> Topology:
 
 async def _publish(transport: Transport, names: Names, number: int, *, timeout_s: float = 2 * LIMIT_S) -> None:
     await transport.publish(as_sealed(b"%d" % number), to(names.commands), label(number), timeout_s=timeout_s)
+
+
+def _submit(transport: Transport, route: Route, number: int) -> asyncio.Future[None]:
+    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    transport.submit(as_sealed(b"%d" % number), route, label(number), timeout_s=2 * LIMIT_S, outcome=outcome)
+    return outcome
 
 
 async def _outcome(call: Awaitable[None]) -> MessagingError | None:

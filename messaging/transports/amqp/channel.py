@@ -19,6 +19,7 @@ from messaging.transports.amqp.fast import FastChannel
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.plain import PlainChannel
 from messaging.transports.amqp.settlements import How
+from messaging.transports.base import Confirm
 
 __all__ = ["Channel", "open_channel"]
 
@@ -45,9 +46,12 @@ class Channel(Protocol):
         """How many deliveries were settled without the broker being told; once the channel is gone, for good."""
 
     def publish(self, parcel: Parcel) -> asyncio.Future[None]:
-        """Send a message and return the future of its confirm.
+        """Send a message and return the future of its confirm; see `send`."""
 
-        The future fails with `UnroutableError`, with `PublishNotConfirmedError` when the broker refused it, or with
+    def send(self, parcel: Parcel, confirm: Confirm) -> None:
+        """Send a message and tell `confirm` what became of it, later than this call.
+
+        It fails with `UnroutableError`, with `PublishNotConfirmedError` when the broker refused it, or with
         `OutcomeUnknownError` when the channel went first. No more than `confirms.WINDOW` messages and `WINDOW_BYTES`
         may be open at once.
 

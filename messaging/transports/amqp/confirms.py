@@ -11,6 +11,7 @@ from typing import Final
 from messaging.transports.amqp.outcomes import unroutable
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.wire import BrokenFrameError
+from messaging.transports.base import Confirm
 
 __all__ = ["WINDOW", "WINDOW_BYTES", "Confirms"]
 
@@ -26,8 +27,8 @@ class Confirms:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # No future for those that were returned: they are told already, and only their confirm is still to come.
-        self._open: dict[int, tuple[Parcel, asyncio.Future[None] | None]] = {}
+        # Nobody for those that were returned: they are told already, and only their confirm is still to come.
+        self._open: dict[int, tuple[Parcel, Confirm | None]] = {}
         self._next = 1
         self._oldest = 1
         self._waiting = 0
@@ -43,14 +44,12 @@ class Confirms:
             return True
         return self._waiting < WINDOW and self._size_bytes + size_bytes <= WINDOW_BYTES
 
-    def add(self, parcel: Parcel) -> asyncio.Future[None]:
-        """Take the next tag for a message and return the future of its confirm."""
-        confirm = self._loop.create_future()
+    def add(self, parcel: Parcel, confirm: Confirm) -> None:
+        """Take the next tag for a message."""
         self._open[self._next] = (parcel, confirm)
         self._next += 1
         self._waiting += 1
         self._size_bytes += len(parcel.body)
-        return confirm
 
     def settle(self, tag: int, *, multiple: bool, error_of: Callable[[Parcel], Exception] | None) -> None:
         """Take the broker's answer for a tag, or for all up to it; `error_of` makes the error of what it refused.

@@ -22,7 +22,7 @@ from messaging.transports.amqp.confirms import Confirms
 from messaging.transports.amqp.connection import ENDING_TIMEOUT_S, close_channel
 from messaging.transports.amqp.errors import CLIENT_ERRORS, OutcomeUnknownError
 from messaging.transports.amqp.intake import Intake
-from messaging.transports.amqp.outcomes import refused, unwritable
+from messaging.transports.amqp.outcomes import fail, refused, unwritable
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.settlements import How, Settlements
 from messaging.transports.amqp.splitter import Splitter
@@ -41,6 +41,7 @@ from messaging.transports.amqp.wire import (
     read_names,
     whole_frame,
 )
+from messaging.transports.base import Confirm
 
 __all__ = ["FastChannel"]
 
@@ -105,35 +106,37 @@ class FastChannel:
     # Publishing.
 
     def publish(self, parcel: Parcel) -> asyncio.Future[None]:
-        """Send a message and return the future of its confirm.
+        """Send a message and return the future of its confirm; see `send`."""
+        confirm: asyncio.Future[None] = self._loop.create_future()
+        self.send(parcel, confirm)
+        return confirm
 
-        The future fails with `UnroutableError`, with `PublishNotConfirmedError` when the broker refused it, or with
-        `OutcomeUnknownError` when the channel went first.
+    def send(self, parcel: Parcel, confirm: Confirm) -> None:
+        """Send a message.
+
+        Its confirm fails with `UnroutableError`, with `PublishNotConfirmedError` when the broker refused it, or with
+        `OutcomeUnknownError` when the channel went first; later than this call in any case.
 
         Raises:
             BufferError: Too much is unconfirmed already; wait for `room` first.
         """
         if self._is_closed or self._is_refusing:
-            return self._failed(OutcomeUnknownError(self._closed_by))
+            self._loop.call_soon(fail, confirm, OutcomeUnknownError(self._closed_by))
+            return
         if not self._confirms.has_room(len(parcel.body)):
             raise BufferError("too many publishes wait for their confirms on this channel; wait for room() first")
         try:
             self._encoder.publish(parcel, self._out)
         except (ValueError, TypeError) as error:
-            return self._failed(unwritable(parcel, error))
+            self._loop.call_soon(fail, confirm, unwritable(parcel, error))
+            return
         # The tag and the place among the frames are taken together: nothing may come between them.
-        confirm = self._confirms.add(parcel)
+        self._confirms.add(parcel, confirm)
         self._schedule()
-        return confirm
 
     async def room(self, size_bytes: int) -> None:
         """Return once a message of that size may be published, or the channel is gone."""
         await self._confirms.room(size_bytes)
-
-    def _failed(self, error: Exception) -> asyncio.Future[None]:
-        confirm: asyncio.Future[None] = self._loop.create_future()
-        confirm.set_exception(error)
-        return confirm
 
     # Consuming.
 

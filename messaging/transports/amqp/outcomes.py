@@ -2,8 +2,15 @@
 
 from messaging.errors import PublishNotConfirmedError, UnroutableError
 from messaging.transports.amqp.parcel import Parcel
+from messaging.transports.base import Confirm
 
-__all__ = ["refused", "unroutable", "unwritable"]
+__all__ = ["fail", "refused", "unroutable", "unwritable"]
+
+
+def fail(confirm: Confirm, error: Exception) -> None:
+    """Tell that a message failed, if anybody still waits to hear it."""
+    if not confirm.done():
+        confirm.set_exception(error)
 
 
 def unroutable(parcel: Parcel) -> UnroutableError:

@@ -6,6 +6,7 @@ usually loses the whole connection; the supervisor treats both the same.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import aiormq
@@ -15,10 +16,11 @@ from messaging.transports.amqp.arrival import Message
 from messaging.transports.amqp.connection import close_channel
 from messaging.transports.amqp.errors import CLIENT_ERRORS, OutcomeUnknownError
 from messaging.transports.amqp.intake import Intake
-from messaging.transports.amqp.outcomes import refused, unroutable, unwritable
+from messaging.transports.amqp.outcomes import fail, refused, unroutable, unwritable
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.settlements import How, Settlement, Settlements
 from messaging.transports.amqp.tasks import asked, end
+from messaging.transports.base import Confirm
 
 __all__ = ["PlainChannel"]
 
@@ -60,18 +62,26 @@ class PlainChannel:
     # Publishing.
 
     def publish(self, parcel: Parcel) -> asyncio.Future[None]:
-        """Send a message and return the future of its confirm.
-
-        The future fails with `UnroutableError`, with `PublishNotConfirmedError` when the broker refused it, or with
-        `OutcomeUnknownError` when the channel went first.
-        """
+        """Send a message and return the future of its confirm; see `send`."""
         confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self._own(self._publish(parcel, confirm))
-        # A task that is cancelled before its first step runs none of its own code.
-        task.add_done_callback(lambda _: _fail(confirm, OutcomeUnknownError(self._closed_by)))
+        self.send(parcel, confirm)
         return confirm
 
-    async def _publish(self, parcel: Parcel, confirm: asyncio.Future[None]) -> None:
+    def send(self, parcel: Parcel, confirm: Confirm) -> None:
+        """Send a message.
+
+        Its confirm fails with `UnroutableError`, with `PublishNotConfirmedError` when the broker refused it, or with
+        `OutcomeUnknownError` when the channel went first.
+        """
+        task = self._own(self._publish(parcel, confirm))
+        # A task that is cancelled before its first step runs none of its own code.
+        task.add_done_callback(partial(self._untold, confirm))
+
+    def _untold(self, confirm: Confirm, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            fail(confirm, OutcomeUnknownError(self._closed_by))
+
+    async def _publish(self, parcel: Parcel, confirm: Confirm) -> None:
         try:
             await asked(
                 self._channel.basic_publish(
@@ -84,7 +94,7 @@ class PlainChannel:
                 )
             )
         except CLIENT_ERRORS as error:
-            _fail(confirm, self._outcome(parcel, error))
+            fail(confirm, self._outcome(parcel, error))
         else:
             if not confirm.done():
                 confirm.set_result(None)
@@ -185,8 +195,3 @@ class PlainChannel:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _fail(confirm: asyncio.Future[None], error: Exception) -> None:
-    if not confirm.done():
-        confirm.set_exception(error)

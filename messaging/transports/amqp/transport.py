@@ -31,7 +31,7 @@ from messaging.transports.amqp.publisher import Publisher
 from messaging.transports.amqp.stream import read_stream
 from messaging.transports.amqp.tasks import end
 from messaging.transports.amqp.tls import Tls
-from messaging.transports.base import Delivery, LinkState, QueueDepth, Subscription, TransportState
+from messaging.transports.base import Confirm, Delivery, LinkState, QueueDepth, Subscription, TransportState
 
 __all__ = ["AmqpTransport"]
 
@@ -186,6 +186,10 @@ class AmqpTransport:
         gone = set(bindings)
         await unbind(await self._consuming_connection(), gone)
         self._topology = self._topology.without(gone)
+
+    def submit(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
+        """Publish, and tell `outcome` once the broker has confirmed, or what `publish` raises."""
+        self._publisher.submit(self._parcel(sealed, route, label), timeout_s=timeout_s, outcome=outcome)
 
     async def publish(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float) -> None:
         """Publish and return once the broker has confirmed.

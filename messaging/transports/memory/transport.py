@@ -10,7 +10,7 @@ stack, and a settlement that comes too late is counted and dropped.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -22,11 +22,12 @@ from messaging.core.topology import Binding, Topology
 from messaging.errors import (
     ConnectionLostError,
     MessageTooLargeError,
+    MessagingError,
     PublishNotConfirmedError,
     TopologyConflictError,
     UnroutableError,
 )
-from messaging.transports.base import Delivery, LinkState, QueueDepth, TransportState
+from messaging.transports.base import Confirm, Delivery, LinkState, QueueDepth, TransportState
 from messaging.transports.deadlines import Deadlines
 from messaging.transports.memory.broker import MemoryBroker, Receipt
 from messaging.transports.memory.consumer import MemorySubscription, headers_of
@@ -60,6 +61,7 @@ class MemoryTransport:
         self._dropped_acks = 0
         self._problem: str | None = None
         self._deadlines = Deadlines()
+        self._publishing: set[asyncio.Task[None]] = set()
 
     @property
     def state(self) -> TransportState:
@@ -106,6 +108,14 @@ class MemoryTransport:
         for binding in gone:
             self.broker.unbind(binding)
         self._declared = self._declared.without(gone)
+
+    def submit(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
+        """Publish, and tell `outcome` once the broker has confirmed, or what `publish` raises."""
+        # Links come and go under one publish, so it is a course of events, and a task.
+        publish = partial(self.publish, sealed, route, label, timeout_s=timeout_s)
+        task = asyncio.get_running_loop().create_task(_told(outcome, publish))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
 
     async def publish(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float) -> None:
         """Publish and return once the broker has confirmed.
@@ -290,6 +300,17 @@ class MemoryTransport:
 
     def _count_dropped(self) -> None:
         self._dropped_acks += 1
+
+
+async def _told(outcome: Confirm, publish: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await publish()
+    except MessagingError as error:
+        if not outcome.done():
+            outcome.set_exception(error)
+    else:
+        if not outcome.done():
+            outcome.set_result(None)
 
 
 def _check(receipt: Receipt, parcel: Parcel, *, is_mandatory: bool) -> None:

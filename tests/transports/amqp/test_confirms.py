@@ -20,8 +20,14 @@ def parcel(message_id: str = "id", size: int = 1) -> Parcel:
     )
 
 
+def added(confirms: Confirms, one: Parcel) -> asyncio.Future[None]:
+    confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    confirms.add(one, confirm)
+    return confirm
+
+
 def numbered(confirms: Confirms, numbers: Iterable[int]) -> dict[int, asyncio.Future[None]]:
-    return {number: confirms.add(parcel(str(number))) for number in numbers}
+    return {number: added(confirms, parcel(str(number))) for number in numbers}
 
 
 def done(opened: dict[int, asyncio.Future[None]]) -> set[int]:
@@ -112,9 +118,9 @@ async def test_returned_message_fails_before_its_confirm() -> None:
 
 async def test_same_id_again_is_the_next_one_that_returns() -> None:
     confirms = Confirms()
-    first = confirms.add(parcel("same"))
+    first = added(confirms, parcel("same"))
     confirms.bounce("same")
-    second = confirms.add(parcel("same"))
+    second = added(confirms, parcel("same"))
 
     confirms.settle(1, multiple=False, error_of=None)
     assert not second.done()
@@ -164,7 +170,7 @@ async def test_room_is_bounded_in_messages() -> None:
 async def test_room_is_bounded_in_bytes_and_one_large_message_passes() -> None:
     confirms = Confirms()
     assert confirms.has_room(WINDOW_BYTES + 1)
-    confirms.add(parcel("1", WINDOW_BYTES - 10))
+    added(confirms, parcel("1", WINDOW_BYTES - 10))
 
     assert confirms.has_room(10)
     assert not confirms.has_room(11)

@@ -1,5 +1,7 @@
+import asyncio
+
 from messaging.core.sealed import Label, Route
-from messaging.transports.amqp.outcomes import refused, unroutable, unwritable
+from messaging.transports.amqp.outcomes import fail, refused, unroutable, unwritable
 from messaging.transports.amqp.parcel import Parcel
 
 PARCEL = Parcel(
@@ -24,3 +26,15 @@ def test_unwritable_shows_no_more_of_the_key_than_helps() -> None:
     assert error.refused
     assert "too long" in str(error)
     assert "k" * 81 not in str(error)
+
+
+async def test_a_failure_is_told_to_whoever_still_waits() -> None:
+    waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    told.set_result(None)
+
+    fail(waiting, refused(PARCEL))
+    fail(told, refused(PARCEL))
+
+    assert isinstance(waiting.exception(), type(refused(PARCEL)))
+    assert told.exception() is None
