@@ -15,8 +15,8 @@ Example:
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, Self
 
@@ -235,6 +235,15 @@ class Service(Sending, Router):
             while quiet < _QUIET_ROUNDS:
                 await asyncio.sleep(_LOOK_AGAIN_S)
                 quiet = quiet + 1 if await self._is_idle() else 0
+
+    @asynccontextmanager
+    async def opened_store(self) -> AsyncIterator[Store | None]:
+        """Open the store alone, for tools: neither keys nor broker are needed. None when the service has none."""
+        async with AsyncExitStack() as stack:
+            resources: Sequence[object] = ()
+            if self._store is None and self._lifespan is not None:
+                resources = listed(await stack.enter_async_context(self._lifespan(self)))
+            yield store_among(self._store, resources)
 
     # ---- what it is
 

@@ -23,6 +23,7 @@ from messaging.cli import (
     keys,
     policy,
     run,
+    schedules,
     send,
     topology,
     trust,
@@ -116,6 +117,7 @@ app.command("publish")(send.publish)
 app.command("request")(send.request)
 app.add_typer(dead.app, name="dead")
 app.add_typer(audit.app, name="audit")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(keys.app, name="keys")
 app.add_typer(trust.app, name="trust")
 app.add_typer(policy.app, name="policy")
