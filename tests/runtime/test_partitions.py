@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messaging import Command, ConfigurationError, Context, Reject, RetryPolicy, Service
+from messaging import Command, ConfigurationError, Context, Reject, RetryLater, RetryPolicy, Service
 from messaging.core.partition import partition_of, slot_of
 from messaging.core.topology import slot_routing_key
 from messaging.runtime.admission import SUSPECT_DELIVERIES
@@ -346,6 +346,109 @@ async def test_trouble_that_lasts_returns_everything_in_order(monkeypatch: pytes
         await eventually(lambda: len(ledger.of("a")) == 4)
 
     assert ledger.of("a") == [0, 1, 2, 3]
+
+
+async def test_handler_that_puts_off_again_and_again_is_buried_when_its_key_waited_long_enough() -> None:
+    ledger = Ledger(retry=RetryPolicy(immediate=0, delays_s=(1.0, 500.0, 600.0)))
+    ledger.fails = lambda command, attempt: RetryLater(600.0) if command.number == 0 else None
+
+    async with Stage(ledger.service) as stage:
+        await book(stage, ("a", 0), ("a", 1))
+        await stage.settled()
+        for _ in range(3):
+            await stage.advance(600.0)
+        (letter,) = stage.dead("orders")
+
+    assert ledger.tried == [("a", 0)] * 3 + [("a", 1)]
+    assert letter.fault.attempts == 3
+
+
+async def test_what_arrives_while_it_stops_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(partitions=1)
+    ledger.gate.clear()
+
+    async with Stage(ledger.service) as stage:
+        await book(stage, ("a", 0))
+        await eventually(lambda: len(ledger.tried) == 1)
+        stopping = asyncio.create_task(ledger.service.stop())
+        await asyncio.sleep(0)
+        client = await stage._publisher("users")
+        await client.send(Book(account="b", number=0))
+        ledger.gate.set()
+        await stopping
+
+        assert ledger.done == [("a", 0)]
+        assert stage.depth("orders", "commands.p0") == 1
+
+
+async def test_stop_gives_up_on_a_broker_that_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(partitions=1)
+    ledger.fails = lambda command, attempt: Reject("no")
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async with Stage(ledger.service, drain_timeout_s=0.05) as stage:
+        assert ledger.service._engine is not None
+        monkeypatch.setattr(ledger.service._engine._settler, "_bury", never)
+        await book(stage, ("a", 0))
+        await eventually(lambda: len(ledger.tried) == 1)
+        await ledger.service.stop()
+
+        assert stage.depth("orders", "commands.p0") == 1
+
+
+@pytest.mark.parametrize("part", ["_settler", "_consumer"])
+async def test_defect_of_the_library_is_left_behind_and_its_key_goes_on(
+    part: str, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(partitions=1)
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, what: told.append(what["exception"]))
+
+    async with Stage(ledger.service) as stage:
+        owner = getattr(ledger.service._engine, part)
+        method = {"_settler": "settle", "_consumer": "process"}[part]
+        works = getattr(owner, method)
+        left = 1
+
+        async def breaks_once(*args: object, **words: object) -> object:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                raise RuntimeError("a defect")
+            return await works(*args, **words)
+
+        monkeypatch.setattr(owner, method, breaks_once)
+        await book(stage, ("a", 0), ("a", 1))
+        await stage.settled()
+
+    assert [str(error) for error in told] == ["a defect"]
+    assert sorted(set(ledger.of("a"))) == [0, 1]
+    assert "delivery.abandoned" in logs.events
+
+
+async def test_message_in_a_partition_of_others_costs_its_order_alone() -> None:
+    ledger = Ledger(partitions=2)
+    here = partition_of(slot_of("a"), 2)
+
+    async with Stage(ledger.service) as stage:
+        stage.spy()
+        ledger.gate.clear()
+        await book(stage, ("a", 0))
+        await eventually(lambda: len(ledger.tried) == 1)
+        await ledger.service.stop()
+        (sealed,) = stage.spied()
+        # Whoever reaches the broker moves it.
+        stage.broker.queue(stage.names.partition("orders", here)).drop()
+        stage.inject("orders", f"commands.p{1 - here}", sealed)
+        stage.inject("orders", f"commands.p{1 - here}", sealed[:-1] + bytes([sealed[-1] ^ 1]))
+        ledger.gate.set()
+        await ledger.service.start(seams=stage._seams)
+        await stage.settled()
+
+        assert ledger.of("a") == [0]
+        assert stage.depth("orders", "quarantine") == 1
 
 
 async def killed(stage: Stage, service: Service, ledger: Ledger, times: int) -> None:
