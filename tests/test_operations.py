@@ -1,15 +1,19 @@
-"""docs/operations.md: the ceremony for real keys works as printed, and what it makes opens, verifies and is obeyed."""
+"""docs/operations.md and docs/security.md: the ceremony for real keys and the runbook work as printed."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Final
 
 import pytest
 
+from messaging.ambient import real_ambient
 from messaging.cli.broker_probe import free_port
 from messaging.security.keyfile import load_keyring
+from messaging.security.keyring import check_keyring
+from messaging.security.trust import open_trust
 from tests.support.broker import Broker
 from tests.support.installation import ROOT, Installation
 from tests.support.terminal import Terminal
@@ -23,6 +27,27 @@ class Grant(Command, name="users.grant"):
 """
 
 
+def run_printed(folder: Path, printed: str, **environment: str) -> str:
+    """Run what a page prints, and return what it says."""
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", printed],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": path, **environment},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=90,
+    )
+    return done.stdout
+
+
+def keys_of(real: Installation, identity: str) -> dict[str, str]:
+    """Return the key ids of an identity by role."""
+    shown = real.json("trust", "show", "--json")
+    return {key["role"]: key["kid"] for key in shown["keys"] if key["identity"] == identity}
+
+
 @pytest.fixture
 def real(tmp_path: Path) -> Installation:
     """Return an installation with the keys of the ceremony."""
@@ -31,15 +56,7 @@ def real(tmp_path: Path) -> Installation:
     (tmp_path / "contract.py").write_text(CONTRACT)
     for name in ("words", "words-ada", "words-ben", "words-alice"):
         (tmp_path / name).write_text(f"{PASSPHRASE}\n")
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", printed],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": path},
-        check=True,
-        stdout=subprocess.DEVNULL,
-        timeout=90,
-    )
+    run_printed(tmp_path, printed)
     return Installation(folder=tmp_path, broker_url=f"amqp://guest:guest@127.0.0.1:{free_port()}/")
 
 
@@ -50,6 +67,25 @@ def test_the_ceremony_makes_keys_that_open_and_a_bundle_that_verifies(real: Inst
     assert load_keyring(real.keys / "ops.alice.key", passphrase=PASSPHRASE.encode()).service == "ops:alice"
     found = real.call("doctor", changes={"MESSAGING_PASSPHRASE_FILE": str(real.folder / "words")}).stdout
     assert [line for line in found.splitlines() if line.startswith("fail") and "broker" not in line] == []
+
+
+def test_the_runbook_for_a_leaked_key_works_as_printed(real: Installation) -> None:
+    printed = (ROOT / "docs" / "security.md").read_text().partition("## A key leaked")[2]
+    steps = [dedent(step) for step in re.findall(r"^ *```sh\n(.*?)^ *```", printed, re.DOTALL | re.MULTILINE)]
+    before = keys_of(real, "orders")
+    stolen = {"SIGNING_KEY": before["sign"], "ENCRYPTION_KEY": before["encrypt"]}
+
+    said = [run_printed(real.folder, step, **stolen) for step in steps]
+
+    after = real.json("trust", "show", str(real.keys), "--json")
+    states = {key["kid"]: key["state"] for key in after["keys"] if key["identity"] == "orders"}
+    assert len(steps) == 3
+    assert [states[kid] for kid in stolen.values()] == ["compromised", "compromised"]
+    assert sorted(states.values()) == ["active", "active", "compromised", "compromised"]
+    assert (after["version"], after["expires_at_ms"] - after["issued_at_ms"]) == (3, 30 * 24 * 3_600_000)
+    assert "no usable key was left, so new keys are published and active at once" in said[2]
+    keyring = load_keyring(real.keys / "orders.key")
+    check_keyring(keyring, open_trust(keyring, real.keys / "trust.bundle", ambient=real_ambient()).current)
 
 
 @pytest.mark.broker

@@ -121,7 +121,8 @@ def rotate(
             f"--planned begins a rotation, and the next step is to {plan.step.value}; finish that one first"
         )
     if dry_run:
-        line(f"Next for {identity}: {plan.step.value}, {_WORDS[plan.step]}; from {shown_time(plan.earliest_ms)}")
+        said = _said(plan, is_planned=False)
+        line(f"Next for {identity}: {plan.step.value}, {said}; from {shown_time(plan.earliest_ms)}")
         return
     if not plan.is_due(now_ms=work.now_ms):
         raise TooEarlyError(
@@ -130,7 +131,7 @@ def rotate(
         )
     work.check_draft()
     changed = work.take(plan, path, passphrase, at_ms=None if planned is None else _unix_ms(planned))
-    line(f"{identity}: {_WORDS[plan.step]}.")
+    line(f"{identity}: {_said(plan, is_planned=planned is not None)}.")
     if keyring is not None and changed:
         line(f"{path} has changed: install it with every replica and restart them, before the bundle is in force.")
     show_draft(work.trust)
@@ -259,6 +260,14 @@ class _Rotation:
         part = self.trust.part(self._identity)
         groups = {} if part is None else part.groups
         return {group: frozenset(key.kid.hex() for key in keys) for group, keys in groups.items()}
+
+
+def _said(plan: Plan, *, is_planned: bool) -> str:
+    if plan.step is Step.PUBLISH and plan.is_urgent:
+        return "no usable key was left, so new keys are published and active at once"
+    if plan.step is Step.PUBLISH and is_planned:
+        return "new keys are published, and active from the planned time"
+    return _WORDS[plan.step]
 
 
 def _extend(keyring: Keyring | None, path: Path, passphrase: bytes | None, *, suite: int | None) -> None:

@@ -153,6 +153,10 @@ def read_bundle(folder: Path) -> TrustBundle:
         UsageError: there is neither to take the roots from.
         ConfigurationError: no bundle, or it does not verify.
     """
+    if folder.is_file():
+        raise UsageError(
+            f"{folder} is a file: name the folder that has {BUNDLE_FILE} (single bundles: `messaging trust diff`)"
+        )
     pins = pins_beside(folder)
     path = folder / BUNDLE_FILE
     if not path.exists():

@@ -120,7 +120,10 @@ def pins_beside(folder: Path) -> Pins:
         return load_pins(folder / PINS_FILE)
     paths = key_files_in(folder)
     if not paths:
-        raise UsageError(f"no {PINS_FILE} and no key file in {folder} says which root keys to trust; say --roots FILE")
+        raise UsageError(
+            f"no {PINS_FILE} and no key file in {folder} says which root keys to trust; put one there, or say --roots "
+            "FILE to a command that takes it"
+        )
     head = read_head(paths[0])
     return pins_of(head.realm, head.roots, threshold=head.threshold)
 

@@ -84,6 +84,12 @@ class TestShow:
         assert {"operator": "ops:dev", "name": "shop.*", "to": "shop", "force": True} in shown["replay"]
         assert {"from": "ops:dev", "kind": "command", "name": "shop.*", "to": "shop"} in shown["send"]
 
+    def test_a_single_file_is_not_shown_and_the_words_say_what_is(self, offline: Installation) -> None:
+        result = offline.call("trust", "show", str(offline.keys / "trust.bundle"))
+
+        assert result.exit_code == 2
+        assert "trust diff" in result.stderr
+
     def test_an_altered_bundle_is_not_shown(self, offline: Installation) -> None:
         path = offline.keys / "trust.bundle"
         raw = bytearray(path.read_bytes())
