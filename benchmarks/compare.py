@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks import seal, startup
+from benchmarks.beside import Beside, soak_of
 from benchmarks.brokers import Broker, lent_or_private, version_of
 from benchmarks.certificates import write_certificate
 from benchmarks.contestants import AUTO, CONTESTANTS, Contestant
@@ -30,19 +30,13 @@ from benchmarks.goals import Goal, goals_of
 from benchmarks.keys import write_keys
 from benchmarks.machine import described_machine
 from benchmarks.plots import draw_comparison
-from benchmarks.programs import ProgramError, rss_mib_of, running
 from benchmarks.tables import failure_lines, goal_table, settings_lines, tables
 from benchmarks.tournament import IN_FLIGHT, WINDOW, Outcome, Size, Tournament
-from messaging.security.keys import SigningKey
-from messaging.security.suite import SUITE_1
 
 __all__ = ["main"]
 
 RESULTS: Final = Path(__file__).parent / "results"
 QUICK: Final = Size(rounds=2, messages=300, published_singly=30, requests=120, requested_singly=30)
-SEAL_S: Final = 0.1
-SEAL_ROUNDS: Final = 7
-START_TIMEOUT_S: Final = 30.0
 
 Json = dict[str, object]
 
@@ -52,35 +46,11 @@ def tell(words: str) -> None:
     sys.stderr.write(f"{words}\n")
 
 
-async def extras_of(broker: Broker, keys: Path, folder: Path, *, is_quick: bool) -> dict[str, list[float]]:
-    """Return what is measured beside the rounds: units of cryptography, start, rest."""
-    tell("sealing, opening, starting, resting")
-    seconds, rounds = (0.02, 2) if is_quick else (SEAL_S, SEAL_ROUNDS)
-    signer = SigningKey.generate("bench")
-    found = {"verify_us": [seal.verify_us(signer, seconds) for _ in range(rounds)]}
-    for goal in seal.goals(SUITE_1, seconds, rounds):
-        found[f"{goal.direction}_{'alone' if goal.batch == 1 else goal.batch}"] = [goal.ratio]
-    found["import_ratio"] = startup.import_ratios(2 if is_quick else startup.IMPORT_ROUNDS)
-    for key, more in (
-        ("idle_mib", ()),
-        ("idle_database_mib", ("--database", f"sqlite+aiosqlite:///{folder / 'idle.db'}")),
-    ):
-        command = (sys.executable, "-m", "benchmarks.startup", "--url", broker.url, *more)
-        environment = {"MESSAGING_KEYS": str(keys), "MESSAGING_NAMESPACE": "bench_start"}
-        for _ in range(1 if is_quick else 3):
-            async with running(command, title="our service at rest", environment=environment) as program:
-                report = await program.report(timeout_s=START_TIMEOUT_S)
-                await asyncio.sleep(0.5)
-                found.setdefault(key, []).append(rss_mib_of(program.pid))
-            if key == "idle_mib":
-                found.setdefault("consuming_ms", []).append(float(str(report["consuming_ms"])))
-    return found
-
-
 def document(
     contestants: Sequence[Contestant],
     outcomes: Mapping[str, Outcome],
     goals: Sequence[Goal],
+    beside: Mapping[str, str],
     *,
     head: Sequence[str],
 ) -> str:
@@ -89,7 +59,7 @@ def document(
     lines += ["![Throughput of all](comparison.png)", ""]
     lines += tables(contestants, outcomes)
     lines += goal_table(goals)
-    lines += failure_lines(contestants, outcomes)
+    lines += failure_lines(contestants, outcomes, beside)
     lines += settings_lines(contestants, outcomes)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -156,12 +126,8 @@ async def compare(options: argparse.Namespace, size: Size) -> None:
         keys, certificate = folder / "keys", folder / "https.pem"
         write_keys(keys)
         write_certificate(certificate)
-        try:
-            extras = await extras_of(broker, keys, folder, is_quick=options.quick)
-        except ProgramError as error:
-            tell(f"starting and resting FAILED: {error}")
-            extras = {}
-        extras |= soak_of(options.out)
+        beside = Beside(url, keys, folder, is_quick=options.quick, tell=tell)
+        extras = await beside.measure() | soak_of(options.out)
         tournament = Tournament(
             chosen, broker=broker, size=size, keys=keys, certificate=certificate, tell=tell, environments=options.folder
         )
@@ -174,17 +140,8 @@ async def compare(options: argparse.Namespace, size: Size) -> None:
         "python": platform.python_version(),
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
-    text = document(chosen, outcomes, goals, head=head_of(size, machine, time.monotonic() - began_s))
+    text = document(chosen, outcomes, goals, beside.failures, head=head_of(size, machine, time.monotonic() - began_s))
     write(options.out, text, chosen, outcomes, goals, machine | {"size": asdict(size)}, extras)
-
-
-def soak_of(results: Path) -> dict[str, list[float]]:
-    """Return what the long run found, if there was one (`make bench-soak`)."""
-    path = results / "soak.json"
-    if not path.exists():
-        return {}
-    grown = json.loads(path.read_text())["growth_mib"]
-    return {} if grown is None else {"growth_mib": [float(grown)]}
 
 
 def write(

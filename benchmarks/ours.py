@@ -94,8 +94,7 @@ def described(settings: Settings, count: SignatureCount | None = None) -> str:
     batches = "" if count is None else f", {count.mean_batch:.1f} messages for each signature in this run"
     return (
         "Service.send in asyncio tasks, prefetch = the window, in-memory inbox, keys from files, log level warning, "
-        "all else default; "
-        f"signature_batch_max {'auto' if cap is None else cap}{batches}"
+        f"all else default; signature_batch_max {'auto' if cap is None else cap}{batches}"
     )
 
 

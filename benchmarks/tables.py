@@ -120,14 +120,25 @@ def goal_table(goals: Sequence[Goal]) -> list[str]:
     return ["## Goals", "", *rows(["goal", "must", "aim", "found", "", ""], body)]
 
 
-def failure_lines(contestants: Sequence[Contestant], outcomes: Mapping[str, Outcome]) -> list[str]:
-    """Return who was left out of what, and why."""
+def failure_lines(
+    contestants: Sequence[Contestant], outcomes: Mapping[str, Outcome], beside: Mapping[str, str]
+) -> list[str]:
+    """Return who was left out of what, and what else was not measured, and why."""
     found = [
         f"- {contestant.title}, {part}: {reason}"
         for contestant in contestants
         for part, reason in outcomes[contestant.name].failures.items()
     ]
+    found += [f"- {name}: {reason}" for name, reason in beside.items()]
     return ["## Left out", "", *found, ""] if found else []
+
+
+def _settings(by_role: Mapping[str, str]) -> str:
+    """Return what was set, once if all roles say the same."""
+    said = set(by_role.values())
+    if len(said) == 1:
+        return said.pop()
+    return "<br>".join(f"*{role}*: {text}" for role, text in by_role.items())
 
 
 def settings_lines(contestants: Sequence[Contestant], outcomes: Mapping[str, Outcome]) -> list[str]:
@@ -135,7 +146,7 @@ def settings_lines(contestants: Sequence[Contestant], outcomes: Mapping[str, Out
     body = [
         [
             contestant.title,
-            "<br>".join(dict.fromkeys(outcomes[contestant.name].settings.values())),
+            _settings(outcomes[contestant.name].settings),
             ", ".join(f"{name} {version}" for name, version in sorted(outcomes[contestant.name].versions.items())),
         ]
         for contestant in contestants

@@ -48,8 +48,9 @@ def test_goals_show_limit_finding_and_verdict() -> None:
 def test_who_failed_is_listed_with_the_reason() -> None:
     found = {AUTO: Outcome(), PEER.name: Outcome(failures={"request": "took longer"})}
 
-    assert "- FastStream, request: took longer" in failure_lines([OURS, PEER], found)
-    assert failure_lines([OURS], found) == []
+    assert "- FastStream, request: took longer" in failure_lines([OURS, PEER], found, {})
+    assert "- import: too slow" in failure_lines([OURS], found, {"import": "too slow"})
+    assert failure_lines([OURS], found, {}) == []
 
 
 def test_what_was_set_is_printed_once() -> None:
