@@ -1,5 +1,6 @@
 """The retry policy as a table: data in, data out."""
 
+import math
 import re
 from typing import Any
 
@@ -49,6 +50,11 @@ AT_ONCE = Retry(delay_s=0.05, in_process=True)
         (DEFAULT, fault(1, retry_after_s=1.1), rung(5.0)),
         (DEFAULT, fault(6, retry_after_s=31.0), rung(120.0)),
         (DEFAULT, fault(2, retry_after_s=86_400.0), rung(600.0)),
+        (DEFAULT, fault(2, retry_after_s=600.0), rung(600.0)),
+        (DEFAULT, fault(2, retry_after_s=600.1), rung(600.0)),
+        (DEFAULT, fault(2, retry_after_s=math.inf), rung(600.0)),
+        (DEFAULT, fault(2, retry_after_s=math.nan), rung(600.0)),
+        (DEFAULT, fault(2, retry_after_s=-1.0), rung(1.0)),
         (DEFAULT, fault(7, retry_after_s=1.0), Bury(reason="7 attempts")),
         # Without a ladder everything happens in the process, wishes included.
         (NO_LADDER, fault(1), AT_ONCE),

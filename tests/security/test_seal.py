@@ -308,3 +308,7 @@ def test_two_messages_never_share_salt_or_bytes(realm: Realm) -> None:
 
 def test_a_namespace_is_part_of_the_message(realm: Realm) -> None:
     assert realm.opener("orders").verify(realm.sealed(), kinds=EVERY_KIND).exchange == NAMES.commands
+
+
+def test_how_long_a_message_may_live_is_the_bundles_word(realm: Realm) -> None:
+    assert realm.sealer("users").longest_life_ms() == 7 * 24 * 3_600_000
