@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos soak attacks fuzz check coverage bench bench-curves bench-soak clean setup peers broker broker-if-possible postgres
+.PHONY: help demo test test-fast chaos soak attacks fuzz check coverage bench bench-curves bench-soak bench-guard clean setup peers broker broker-if-possible postgres
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-curves: ## how costs grow, into benchmarks/results (CURVES="--quick", "--f
 	@$(MAKE) --no-print-directory -j2 setup broker
 	@scripts/ensure-peers.sh --extra-only
 	@$(BIN)/python -m benchmarks.curves $(CURVES)
+
+bench-guard: setup ## does a message still cost what it did; not a test (GUARD="--broker", "--record", "--slow publish=60")
+	@$(BIN)/python -m benchmarks.guard $(GUARD)
 
 bench-soak: ## a million messages in one go: does anything grow (SOAK="--count 100000 --on tls", …)
 	@$(MAKE) --no-print-directory -j2 setup broker
