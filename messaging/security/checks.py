@@ -39,6 +39,7 @@ CLOCK_SKEW_MS: Final = 60_000
 ROOTS_MAX: Final = 4_096
 ROOTS_PER_SENDER: Final = 256
 ROOTS_LIFE_S: Final = 60.0
+GRANTED_MAX: Final = 4_096
 
 _WRAPPING: Final = frozenset({Kind.FAULT, Kind.REPLAY})
 
@@ -71,6 +72,7 @@ class Checks:
         self._names = names
         self._ambient = ambient
         self._suites = suites
+        self._granted: set[tuple[bytes, Kind, str, str, str]] = set()
         self._roots: BoundedCache[bool] = BoundedCache(total=ROOTS_MAX, per_owner=ROOTS_PER_SENDER, life_s=ROOTS_LIFE_S)
 
     def bundle(self) -> TrustBundle:
@@ -167,18 +169,26 @@ class Checks:
     def policy_refusal(self, claim: Claim, bundle: TrustBundle) -> SealError | None:
         """Step 7: return why the sender may not send this."""
         header = claim.header
-        sender, kind, owner = header.address.sender, header.address.kind, owner_of(header.name)
+        sender, kind, aud = header.address.sender, header.address.kind, header.address.aud
+        # All that the answer depends on; the generation stands for the bundle's rules.
+        place = (bundle.generation, kind, sender, header.name, aud)
+        if place in self._granted:
+            return None
+        owner = owner_of(header.name)
         match kind:
             case Kind.COMMAND | Kind.REQUEST:
                 allowed = bundle.policy.rule_for(sender, kind, header.name, owner) is not None
             case Kind.EVENT:
                 allowed = sender == owner or bundle.policy.rule_for(sender, kind, header.name, owner) is not None
             case Kind.REPLAY:
-                allowed = is_operator(sender) and bundle.policy.may_replay(sender, header.name, header.address.aud)
+                allowed = is_operator(sender) and bundle.policy.may_replay(sender, header.name, aud)
             case _:
                 # Replies and faults are implied by the pending request and by the original that the fault embeds.
                 allowed = True
         if allowed:
+            if len(self._granted) >= GRANTED_MAX:
+                self._granted.clear()
+            self._granted.add(place)
             return None
         return PolicyError(
             f"trust bundle version {bundle.version} does not let {sender!r} send {kind.word} {header.name!r}",

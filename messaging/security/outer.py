@@ -143,10 +143,14 @@ def read_bin(body: bytes, at: int, *, limit: int) -> tuple[bytes, int]:
     Raises:
         MalformedError: Another type, a longer encoding than needed, beyond `limit`, or cut short.
     """
-    if at + 1 < len(body) and body[at] == _BIN_8:
+    kind = body[at] if at + 2 < len(body) else 0
+    if kind == _BIN_8:
         size, start = body[at + 1], at + 2
+    elif kind == _BIN_16 and body[at + 1]:
+        # Its first byte is not 0, so the length has no shorter form.
+        size, start = body[at + 1] << 8 | body[at + 2], at + 3
     else:
-        size, start = _read_long(body, at)
+        size, start = _read_any(body, at)
     if size > limit:
         raise MalformedError(f"a part of the message claims {size} bytes; at most {limit} are allowed")
     end = start + size
@@ -155,8 +159,8 @@ def read_bin(body: bytes, at: int, *, limit: int) -> tuple[bytes, int]:
     return body[start:end], end
 
 
-def _read_long(body: bytes, at: int) -> tuple[int, int]:
-    # Size and start of a bin of any kind; `read_bin` has its short cut for the shortest.
+def _read_any(body: bytes, at: int) -> tuple[int, int]:
+    # Size and start of a bin of any kind; `read_bin` has short cuts for the two that messages are made of.
     kind = body[at] if at < len(body) else 0
     if kind == _BIN_8:
         start, shortest = at + 2, 0

@@ -14,6 +14,7 @@ from messaging.errors import (
     StaleMessageError,
     UnknownKeyError,
 )
+from messaging.security import checks
 from messaging.security.checks import ROOTS_LIFE_S, Checks
 from messaging.security.development import identity_entry
 from messaging.security.keys import VerifyKey
@@ -310,3 +311,32 @@ def test_every_message_of_every_batch_verifies(realm: Realm) -> None:
     for size in range(1, 129):
         for at, body in enumerate(sealer.sign(unsigned[:size])):
             assert opener.verify(body, kinds=EVERY_KIND).leaf == unsigned[at].leaf
+
+
+def test_a_grant_withdrawn_while_it_is_remembered_is_refused_at_once(realm: Realm) -> None:
+    opener = realm.opener("orders")
+    assert opener.verify(realm.sealed(), kinds=EVERY_KIND).accepted
+    late = realm.sealed()
+    realm.publish(lambda payload: payload["policy"]["send"].clear())
+
+    with pytest.raises(PolicyError):
+        opener.verify(late, kinds=EVERY_KIND)
+
+
+def test_a_grant_to_one_sender_is_none_to_another(realm: Realm) -> None:
+    opener = realm.opener("orders")
+    assert opener.verify(realm.sealed(), kinds=EVERY_KIND).accepted
+    forged = resign(realm.sealed(), realm.signer("billing"), fields={3: "billing", 4: realm.signer("billing").kid})
+
+    with pytest.raises(PolicyError):
+        opener.verify(forged, kinds=EVERY_KIND)
+
+
+def test_remembered_grants_are_bounded(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "GRANTED_MAX", 1)
+    opener = realm.opener("orders")
+
+    for version in (1, 2, 1):
+        assert opener.verify(realm.sealed(name=f"orders.place_order_{version}"), kinds=EVERY_KIND).accepted
+
+    assert len(opener._checks._granted) == 1
