@@ -18,7 +18,7 @@ import aiormq
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
-from messaging import Context, Reject, RetryPolicy, Service, Settings
+from messaging import Command, Context, Reject, RetryPolicy, Service, Settings
 from messaging.ambient import real_ambient
 from messaging.assembly import open_operator
 from messaging.core.delays import delay_key, delay_topology
@@ -47,7 +47,14 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 GOOD, FLAKY, BAD = 1, 2, 3
 OPERATOR: Final = "ops:alice"
 QUICKLY: Final = RetryPolicy(immediate=0, delays_s=(0.2,))
-BILLING_SENDS: Final = Sends(commands=frozenset({"orders.place_order"}), requests=frozenset({"orders.get_order"}))
+BILLING_SENDS: Final = Sends(
+    commands=frozenset({"orders.place_order", "orders.book"}), requests=frozenset({"orders.get_order"})
+)
+
+
+class Book(Command, name="orders.book", key="account"):
+    account: str
+    number: int
 
 
 class Shop:
@@ -55,6 +62,7 @@ class Shop:
 
     Attributes:
         heard: What billing heard: orders placed, faults.
+        booked: What orders booked for one account.
         is_mended: Whether what fails for good works now.
     """
 
@@ -65,11 +73,13 @@ class Shop:
         self.prefix = f"{self.names.namespace}-"
         self.keys = folder / "keys"
         self.heard: list[str] = []
+        self.booked: list[int] = []
         self.attempts: dict[int, int] = {}
         self.is_mended = False
-        self.orders = Service("orders", self.settings_of("orders"), retry=QUICKLY)
+        self.orders = Service("orders", self.settings_of("orders"), retry=QUICKLY, partitions=2)
         self.billing = Service("billing", self.settings_of("billing"), retry=QUICKLY)
         self._add_handlers()
+        self._add_book()
         init_development(
             self.keys,
             {service.name: Contract(handles=service.subscriptions) for service in (self.orders, self.billing)},
@@ -170,6 +180,15 @@ class Shop:
         async def not_placed(fault: Fault, context: Context) -> None:
             self.heard.append(f"fault {fault.reason}")
 
+    def _add_book(self) -> None:
+        @self.orders.on_command(Book)
+        async def book(command: Book, context: Context) -> None:
+            if command.number == BAD and not self.is_mended:
+                raise Reject("never")
+            if command.number == FLAKY and context.attempt == 1:
+                raise ConnectionError("try again")
+            self.booked.append(command.number)
+
 
 class Stranger:
     """Asks the broker; every question on its own channel, because a refusal ends it."""
@@ -265,6 +284,36 @@ async def test_delays_work_within_the_rights_and_let_nobody_do_more_than_send(sh
         for identity in ("orders", "topology"):
             stranger = await stack.enter_async_context(shop.stranger(identity))
             assert not await stranger.may(publish(names.delay("orders"), delay_key(3)))
+
+
+async def test_partitions_work_within_the_rights_and_open_nothing_of_others(shop: Shop) -> None:
+    names = shop.names
+    async with AsyncExitStack() as stack:
+        for service in (shop.orders, shop.billing):
+            await stack.enter_async_context(service)
+
+        await shop.billing.send_many(Book(account="a", number=number) for number in (GOOD, FLAKY, BAD, 4))
+        await eventually(lambda: shop.booked == [GOOD, FLAKY, 4], what=lambda: str(shop.booked))
+        operator = await stack.enter_async_context(open_operator(shop.settings_of(OPERATOR), OPERATOR))
+        shop.is_mended = True
+        report = await operator.dead_letters.replay("orders", reason="mended")
+        assert (report.replayed, report.failed) == (1, 0)
+        await eventually(lambda: shop.booked == [GOOD, FLAKY, 4, BAD], what=lambda: str(shop.booked))
+
+        own_reply, partition = names.reply_queue("billing", "0" * 16), names.partition("orders", 0)
+        every_slot = "orders.book.v1.0" + ".*" * 11
+        tried = {
+            "reading another's partition": consume(partition),
+            "deleting it": lambda channel: channel.queue_delete(partition),
+            "going there directly": publish(names.return_exchange("orders"), partition),
+            "hearing what has a key": bind(own_reply, names.commands, every_slot),
+        }
+        billing = await stack.enter_async_context(shop.stranger("billing"))
+        await billing.may(lambda channel: channel.queue_declare(own_reply))
+        assert [what for what, ask in tried.items() if await billing.may(ask)] == []
+        # Another number of partitions is for those who declare.
+        topology = await stack.enter_async_context(shop.stranger("topology"))
+        assert await topology.may(lambda channel: channel.queue_unbind(partition, names.commands, every_slot))
 
 
 async def test_what_nobody_made_is_missed_by_name(tls_node: TlsNode, tmp_path: Path) -> None:
