@@ -25,7 +25,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy import Column, Integer, MetaData, Table, Uuid, func, insert, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from benchmarks.brokers import lent_or_private
 from messaging import Command, Context, Service, Settings
@@ -88,8 +88,8 @@ def services(settings: Settings, store: SqlStore | None, group: int | None) -> t
     async def tell(command: TellUser, context: Context) -> None: ...
 
     @orders.on_command(PlaceOrder, group=group)
-    async def place(command: PlaceOrder, context: Context, session: AsyncSession) -> None:
-        await session.execute(INSERT, {"order_id": command.order_id, "total_cents": command.total_cents})
+    async def place(command: PlaceOrder, context: Context, connection: AsyncConnection) -> None:
+        await connection.execute(INSERT, {"order_id": command.order_id, "total_cents": command.total_cents})
         await context.send(TellUser(order_id=command.order_id))
 
     return orders, users

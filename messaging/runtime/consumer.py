@@ -305,7 +305,8 @@ class Consumer:
             envelope,
             self._outlets.of(unit),
             attempt=handling.attempt,
-            resources=self.resources if unit is None else (unit.session, *self.resources),
+            resources=self.resources,
+            unit=unit,
             replayed_by=handling.replayed_by,
             replay_reason=handling.replay_reason,
         )

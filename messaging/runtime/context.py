@@ -9,6 +9,7 @@ from messaging.core.envelope import Envelope
 from messaging.core.message import Command, Event, Request
 from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
+from messaging.stores.base import Unit
 
 __all__ = ["Context", "Outlet"]
 
@@ -70,7 +71,7 @@ class Context:
         replay_reason: The operator's reason.
     """
 
-    __slots__ = ("_outlet", "_resources", "attempt", "envelope", "replay_reason", "replayed_by")
+    __slots__ = ("_outlet", "_resources", "_unit", "attempt", "envelope", "replay_reason", "replayed_by")
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class Context:
         *,
         attempt: int = 1,
         resources: Sequence[object] = (),
+        unit: Unit | None = None,
         replayed_by: str | None = None,
         replay_reason: str | None = None,
     ) -> None:
@@ -88,6 +90,7 @@ class Context:
         self.replay_reason = replay_reason
         self._outlet = outlet
         self._resources = resources
+        self._unit = unit
 
     @property
     def message_id(self) -> UUID:
@@ -120,11 +123,15 @@ class Context:
         return dict(self.envelope.headers)
 
     def resource(self, kind: type[T]) -> T:
-        """Return what the service's lifespan yielded, by its type.
+        """Return what the service's lifespan yielded, or what a durable store's transaction gives, by its type.
 
         Raises:
-            ConfigurationError: the lifespan yielded nothing of this type.
+            ConfigurationError: there is nothing of this type.
         """
+        if self._unit is not None:
+            found = self._unit.find(kind)
+            if isinstance(found, kind):
+                return found
         for resource in self._resources:
             if isinstance(resource, kind):
                 return resource

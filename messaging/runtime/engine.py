@@ -152,7 +152,7 @@ class Engine:
             ConfigurationError: a handler asks for a resource that does not exist.
         """
         self._check_groups()
-        check_resources(self._plans, resources, session_type=None if self._store is None else self._store.session_type)
+        check_resources(self._plans, resources, offered=() if self._store is None else self._store.offers)
         self._consumer.resources = resources
         if self._relay is not None and self._store is not None:
             self._relaying.spawn(self._relay.run(), name=f"{self._service} relay")

@@ -88,21 +88,21 @@ def plan_of(handler: Callable[..., Any], subject: type, *, overrides: Overrides 
     return Plan(call=call, resources=planner.resources, asked=frozenset(planner.asked))
 
 
-def check_resources(plans: Sequence[Plan], resources: Sequence[object], *, session_type: type | None) -> None:
+def check_resources(plans: Sequence[Plan], resources: Sequence[object], *, offered: Sequence[type] = ()) -> None:
     """See to it that every resource that handlers ask for exists.
 
     Args:
         plans: Of all handlers.
         resources: What the lifespan yielded.
-        session_type: Class of the session that the store's transactions give; None without a store.
+        offered: Classes of what the store's transactions give.
 
     Raises:
         ConfigurationError: one is missing; the message names the handler, the parameter and the remedy.
     """
     for plan in plans:
         for kind, where in plan.resources.items():
-            is_session = session_type is not None and issubclass(session_type, kind)
-            if not is_session and not any(isinstance(resource, kind) for resource in resources):
+            is_offered = any(issubclass(offer, kind) for offer in offered)
+            if not is_offered and not any(isinstance(resource, kind) for resource in resources):
                 raise ConfigurationError(
                     f"{where} is a {kind.__name__}, and there is none: yield one from the lifespan, give the service a "
                     f"durable store if it is the session of one, or write Annotated[{kind.__name__}, Depends(…)]"

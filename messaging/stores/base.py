@@ -7,7 +7,7 @@ process that was stopped and wakes up late does no harm.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from messaging.core.inbox import Decision, Replaying, RowState
@@ -140,9 +140,8 @@ class Released:
 class Unit(Protocol):
     """One handler's transaction: inbox row, business rows and outgoing messages are committed as one."""
 
-    @property
-    def session(self) -> Any:
-        """What handlers write their own rows through."""
+    def find(self, kind: type) -> object | None:
+        """Return what handlers write their own rows through, by its class; None if the class is another."""
 
     async def stage(self, outgoing: Outgoing) -> None:
         """Write a message into the outbox; it leaves once the transaction is committed."""
@@ -335,8 +334,8 @@ class Store(Protocol):
         """The inbox."""
 
     @property
-    def session_type(self) -> type:
-        """Class of the session that a handler's transaction gives."""
+    def offers(self) -> tuple[type, ...]:
+        """Classes of what a handler's transaction gives."""
 
     def outbox(self, service: str) -> Outbox:
         """Return the outbox of a service."""

@@ -374,7 +374,7 @@ def test_a_missing_resource_is_named_with_who_asks() -> None:
 
     plan = plan_of(handler, PlaceOrder)
 
-    check_resources([plan], [BigDepot()], session_type=None)
-    check_resources([plan], [], session_type=BigDepot)
+    check_resources([plan], [BigDepot()])
+    check_resources([plan], [], offered=(BigDepot,))
     with pytest.raises(ConfigurationError, match=r"handler: parameter 'depot' of .*find is a Depot, and there is none"):
-        check_resources([plan], ["other"], session_type=int)
+        check_resources([plan], ["other"], offered=(int,))

@@ -21,10 +21,12 @@ class Unit:
     """A transaction that only remembers what was staged."""
 
     def __init__(self) -> None:
-        self.session = object()
         self.staged: list[Outgoing] = []
         self.scheduled: list[Scheduled] = []
         self.cancelled: list[UUID] = []
+
+    def find(self, kind: type) -> object | None:
+        return None
 
     async def stage(self, outgoing: Outgoing) -> None:
         self.staged.append(outgoing)

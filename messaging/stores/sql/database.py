@@ -23,6 +23,9 @@ __all__ = ["Database"]
 
 _IMMEDIATE: Final = "messaging_immediate"
 _BUSY_TIMEOUT_MS: Final = 30_000
+# The driver waits for ever: a frozen server, or a link that swallows everything, would hold each handler that long.
+_CONNECT_TIMEOUT_S: Final = 10.0
+_STATEMENT_TIMEOUT_S: Final = 30.0
 # Any number will do, as long as every replica that makes the tables takes the same.
 _TABLES_LOCK: Final = 7_301_456
 
@@ -49,6 +52,8 @@ class Database:
         if self.is_sqlite and not event.contains(engine.sync_engine, "begin", _begin_sqlite):
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        if not self.is_sqlite and not event.contains(engine.sync_engine, "do_connect", bound_waits):
+            event.listen(engine.sync_engine, "do_connect", bound_waits)
 
     def now_ms(self) -> ColumnElement[int]:
         """Return the database's clock as an expression, Unix milliseconds."""
@@ -139,6 +144,12 @@ def _name_of(error: BaseException) -> str:
     """Return the class that the driver raised: the words beside it may hold values."""
     driver = error.orig if isinstance(error, DBAPIError) else None
     return type((driver and driver.__cause__) or driver or error).__name__
+
+
+def bound_waits(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+    """Bound how long a PostgreSQL that says nothing is waited for, unless the application has decided that."""
+    options.setdefault("timeout", _CONNECT_TIMEOUT_S)
+    options.setdefault("command_timeout", _STATEMENT_TIMEOUT_S)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from messaging.core.inbox import Decision, RowState, judge
 from messaging.core.schedule import Cancellation
+from messaging.errors import ConfigurationError
 from messaging.stores.base import (
     Grouping,
     GroupUndoneError,
@@ -34,7 +35,7 @@ from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.outbox import Staging
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.schema import INBOX
-from messaging.stores.sql.unit import begin, flush, session_on
+from messaging.stores.sql.unit import begin, end, flush, session_on
 
 __all__ = ["GroupUnit", "Groups"]
 
@@ -53,6 +54,7 @@ class GroupUnit:
         self.refusal: Reservation | None = None
         self._group = group
         self._session: AsyncSession | None = None
+        self.is_used = False
 
     @property
     def connection(self) -> AsyncConnection:
@@ -63,8 +65,15 @@ class GroupUnit:
     def session(self) -> AsyncSession:
         """What this member's handler writes its own rows through; what it loaded, no other member sees."""
         if self._session is None:
-            self._session = session_on(self.connection)
+            self._session, self.is_used = session_on(self.connection), True
         return self._session
+
+    def find(self, kind: type) -> object | None:
+        """Return the session or the connection, whichever is of this class."""
+        self.is_used = True
+        if issubclass(AsyncSession, kind):
+            return self.session
+        return self.connection if issubclass(AsyncConnection, kind) else None
 
     async def stage(self, outgoing: Outgoing) -> None:
         """Keep a message for the outbox."""
@@ -84,8 +93,8 @@ class GroupUnit:
         Raises:
             GroupUndoneError: it has not, through no fault of this member: it must run again, alone.
         """
-        if self._session is not None:
-            await flush(self._session, self.connection)
+        if self.is_used:
+            await flush(self.connection, self._session)
         with mapped():
             for statement, values in last:
                 await self.connection.execute(statement, values)
@@ -182,11 +191,10 @@ class _Group:
     async def _commit(self) -> None:
         connection = self.connection
         try:
-            with mapped():
-                await self.staging.write(connection, [outgoing for each in self.members for outgoing in each.staged])
-                await connection.commit()
+            staged = [outgoing for each in self.members for outgoing in each.staged]
+            await end(connection, self.staging, staged, is_used=any(each.is_used for each in self.members))
             self._is_committed = True
-        except (SQLAlchemyError, StoreUnavailableError) as error:
+        except (SQLAlchemyError, StoreUnavailableError, ConfigurationError) as error:
             # Nobody in particular is to blame: each finds out alone.
             raise GroupUndoneError from error
         finally:

@@ -12,7 +12,20 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Exists, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Exists,
+    Select,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -36,9 +49,15 @@ class Staging:
 
     def __init__(self, database: Database, service: str) -> None:
         self.service = service
+        self._database = database
         # Built once: its text and cache key cost more than its execution.
         now_ms = database.now_ms()
         self._insert = insert(OUTBOX).values(created_at_ms=now_ms, due_at_ms=now_ms)
+
+    async def check(self, connection: AsyncConnection) -> None:
+        """Fail if the transaction has; on SQLite a statement that fails undoes itself alone."""
+        if not self._database.is_sqlite:
+            await connection.execute(_NOTHING)
 
     async def write(self, connection: AsyncConnection, staged: Sequence[Outgoing]) -> None:
         """Insert all rows with one statement; none for nothing."""
@@ -56,6 +75,9 @@ class Staging:
             "sealed": outgoing.sealed,
             "partition_key": outgoing.partition_key,
         }
+
+
+_NOTHING: Final[Select[Any]] = select(literal_column("1"))
 
 
 class SqlOutbox:

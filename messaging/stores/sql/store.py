@@ -6,7 +6,7 @@ Example:
 
 from functools import partial
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from messaging.stores.sql.database import Database
 from messaging.stores.sql.inbox import SqlInbox
@@ -33,9 +33,9 @@ class SqlStore:
         self.inbox = SqlInbox(self._database)
 
     @property
-    def session_type(self) -> type[AsyncSession]:
-        """Class of the session that a handler's transaction gives."""
-        return AsyncSession
+    def offers(self) -> tuple[type, ...]:
+        """Classes of what a handler's transaction gives: a session, or for less the connection under it."""
+        return AsyncSession, AsyncConnection
 
     def outbox(self, service: str) -> SqlOutbox:
         """Return the outbox of a service."""

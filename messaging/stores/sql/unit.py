@@ -1,8 +1,11 @@
 """`SqlUnit`: one handler's transaction. The inbox row is its first statement, what is to be sent its last."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from messaging.core.schedule import Cancellation
@@ -30,6 +33,7 @@ class SqlUnit:
         self._staging = staging
         self._staged: list[Outgoing] = []
         self._session: AsyncSession | None = None
+        self._is_used = False
         self._is_open = True
 
     @classmethod
@@ -45,8 +49,15 @@ class SqlUnit:
     def session(self) -> AsyncSession:
         """What handlers write their own rows through; made when it is first asked for."""
         if self._session is None:
-            self._session = session_on(self.connection)
+            self._session, self._is_used = session_on(self.connection), True
         return self._session
+
+    def find(self, kind: type) -> object | None:
+        """Return the session or the connection, whichever is of this class."""
+        self._is_used = True
+        if issubclass(AsyncSession, kind):
+            return self.session
+        return self.connection if issubclass(AsyncConnection, kind) else None
 
     async def stage(self, outgoing: Outgoing) -> None:
         """Keep a message for the outbox; its row is written with all others at the end."""
@@ -67,13 +78,12 @@ class SqlUnit:
             *last: Statements of the library's own that belong to it, with their values.
         """
         try:
-            if self._session is not None:
-                await flush(self._session, self.connection)
+            if self._is_used:
+                await flush(self.connection, self._session)
             with mapped():
                 for statement, values in last:
                     await self.connection.execute(statement, values)
-                await self._staging.write(self.connection, self._staged)
-                await self.connection.commit()
+            await end(self.connection, self._staging, self._staged, is_used=self._is_used)
         finally:
             await self.close()
 
@@ -116,16 +126,49 @@ def session_on(connection: AsyncConnection) -> AsyncSession:
     return AsyncSession(connection, expire_on_commit=False, join_transaction_mode="rollback_only")
 
 
-async def flush(session: AsyncSession, connection: AsyncConnection) -> None:
-    """Write what a session still holds.
+async def flush(connection: AsyncConnection, session: AsyncSession | None) -> None:
+    """Write what a handler's session still holds.
 
     Raises:
-        ConfigurationError: the handler rolled its transaction back, so its work and the inbox row are gone.
+        ConfigurationError: the handler rolled its transaction back: its work and the inbox row are gone.
     """
     if not connection.in_transaction():
         raise ConfigurationError(
             "the handler rolled back the transaction that the inbox row is in; raise instead, or use "
             "`async with session.begin_nested():` for a part that may fail"
         )
-    if session.new or session.dirty or session.deleted:
-        await session.flush()
+    if session is not None and (session.new or session.dirty or session.deleted):
+        with _whole():
+            await session.flush()
+
+
+async def end(connection: AsyncConnection, staging: Staging, staged: Sequence[Outgoing], *, is_used: bool) -> None:
+    """Write what is to be sent, and commit.
+
+    Raises:
+        ConfigurationError: a handler went on after a statement of it had failed: everything is undone.
+        StoreUnavailableError: the database does not answer.
+    """
+    with mapped():
+        with _whole():
+            if is_used and not staged:
+                # PostgreSQL answers the COMMIT of a transaction that failed with a rollback, and calls that success.
+                await staging.check(connection)
+            await staging.write(connection, staged)
+        await connection.commit()
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", "") != _FAILED_TRANSACTION:
+            raise
+        raise ConfigurationError(
+            "a handler went on after a statement of its own had failed, and PostgreSQL has undone everything; use "
+            "`async with session.begin_nested():` for a part that may fail"
+        ) from error
+
+
+_FAILED_TRANSACTION: Final = "25P02"

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from messaging.stores.base import InboxKey, StoreUnavailableError
 from messaging.stores.sql import SqlStore
-from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.database import Database, bound_waits, mapped
 
 
 async def test_the_clock_is_the_databases_in_milliseconds(engine: AsyncEngine) -> None:
@@ -96,3 +96,30 @@ def test_other_errors_pass_through() -> None:
         raise IntegrityError("INSERT", {}, Exception("twice"))
     with pytest.raises(StoreUnavailableError), mapped():
         raise OperationalError("SELECT 1", {}, Exception("gone"))
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_without_end() -> None:
+    by_default: dict[str, object] = {}
+    decided: dict[str, object] = {"command_timeout": None, "timeout": 3.0}
+
+    bound_waits(None, None, (), by_default)
+    bound_waits(None, None, (), decided)
+
+    assert by_default == {"timeout": 10.0, "command_timeout": 30.0}
+    assert decided == {"command_timeout": None, "timeout": 3.0}
+
+
+@pytest.mark.postgres
+async def test_a_statement_that_is_never_answered_is_local_trouble(postgres_url: str) -> None:
+    engine = create_async_engine(postgres_url, connect_args={"command_timeout": 0.2})
+    store = SqlStore(engine)
+    await store.create_tables()
+    key = InboxKey("orders", "users", uuid4())
+    held = await store.inbox.reserve(key, leaf=b"1" * 32, expires_at_ms=1, lease_s=1)
+
+    # The same message elsewhere waits for the first one's transaction, here as if the server had frozen.
+    with pytest.raises(StoreUnavailableError, match="TimeoutError"):
+        await store.inbox.reserve(key, leaf=b"1" * 32, expires_at_ms=1, lease_s=1)
+
+    await store.inbox.complete(held)
+    await engine.dispose()

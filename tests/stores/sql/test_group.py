@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Column, MetaData, Table, Uuid, func, insert, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from messaging.core.inbox import Decision, RowState
 from messaging.core.schedule import Cancellation
@@ -41,9 +41,15 @@ async def reserve(
     return await store.inbox.reserve(of, leaf=leaf, expires_at_ms=expires_at_ms, lease_s=60, grouping=grouping)
 
 
+def session_of(reservation: Reservation) -> AsyncSession:
+    found = None if reservation.unit is None else reservation.unit.find(AsyncSession)
+    assert isinstance(found, AsyncSession)
+    return found
+
+
 async def act(reservation: Reservation) -> None:
     assert reservation.unit is not None
-    await reservation.unit.session.execute(insert(EFFECTS).values(order_id=reservation.key.message_id))
+    await session_of(reservation).execute(insert(EFFECTS).values(order_id=reservation.key.message_id))
     label = Label(message_id=uuid4().hex, type="orders.order_placed/1")
     await reservation.unit.stage(
         Outgoing(sealed=restored(b"sealed"), route=Route(exchange="e", routing_key="k"), label=label)

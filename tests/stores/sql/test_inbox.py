@@ -3,6 +3,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging.core.inbox import Decision, Replaying, RowState
 from messaging.stores.base import InboxKey, Reservation
@@ -21,6 +22,12 @@ def key(message_id: UUID | None = None) -> InboxKey:
 
 async def reserve(inbox: SqlInbox, of: InboxKey, leaf: bytes = LEAF) -> Reservation:
     return await inbox.reserve(of, leaf=leaf, expires_at_ms=FAR_MS, lease_s=60)
+
+
+def session_of(reservation: Reservation) -> AsyncSession:
+    found = None if reservation.unit is None else reservation.unit.find(AsyncSession)
+    assert isinstance(found, AsyncSession)
+    return found
 
 
 async def replay(inbox: SqlInbox, of: InboxKey, outer: InboxKey, *, force: bool = False) -> Reservation:
@@ -152,7 +159,7 @@ async def test_business_rows_share_the_fate_of_the_message(store: SqlStore, ends
         await connection.run_sync(_business.create_all)
     reservation = await reserve(store.inbox, key())
     assert reservation.unit is not None
-    await reservation.unit.session.execute(insert(EFFECTS))
+    await session_of(reservation).execute(insert(EFFECTS))
 
     await (store.inbox.complete(reservation) if ends_well else store.inbox.release(reservation))
 
@@ -166,7 +173,7 @@ async def test_a_renewed_run_forgets_what_the_failed_one_wrote(store: SqlStore) 
         await connection.run_sync(_business.create_all)
     reservation = await reserve(store.inbox, key())
     assert reservation.unit is not None
-    await reservation.unit.session.execute(insert(EFFECTS))
+    await session_of(reservation).execute(insert(EFFECTS))
 
     renewed = await store.inbox.renew(reservation)
     await store.inbox.complete(renewed)

@@ -1,10 +1,12 @@
 """A handler's transaction: what is written when, and what a handler may do with its session."""
 
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Column, MetaData, Table, Uuid, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from messaging import ConfigurationError
@@ -107,3 +109,35 @@ async def test_a_part_that_may_fail_has_a_savepoint_of_its_own(unit: SqlUnit, en
     await unit.commit()
 
     assert await count(engine, EFFECTS) == 1
+
+
+async def test_a_handler_finds_the_session_and_the_connection_under_it(unit: SqlUnit, engine: AsyncEngine) -> None:
+    connection = unit.find(AsyncConnection)
+    assert isinstance(connection, AsyncConnection)
+    await connection.execute(insert(EFFECTS).values(order_id=uuid4()))
+
+    session = unit.find(AsyncSession)
+    await unit.commit()
+
+    assert isinstance(session, AsyncSession)
+    assert unit.find(Order) is None
+    assert await count(engine, EFFECTS) == 1
+
+
+@pytest.mark.parametrize("is_sending", [False, True])
+async def test_a_handler_that_swallows_an_error_of_the_database_loses_nothing_silently(
+    unit: SqlUnit, engine: AsyncEngine, is_sending: bool
+) -> None:
+    order_id = uuid4()
+    for _ in range(2):
+        with suppress(IntegrityError):
+            await unit.session.execute(insert(Order).values(order_id=order_id))
+    if is_sending:
+        await unit.stage(outgoing())
+
+    if engine.dialect.name == "sqlite":
+        await unit.commit()
+        assert await count(engine, Order.__table__) == 1  # type: ignore[arg-type]
+    else:
+        with pytest.raises(ConfigurationError, match="went on after a statement of its own had failed"):
+            await unit.commit()
