@@ -18,6 +18,7 @@ from messaging.core.inbox import Decision, RowState
 from messaging.core.message import contract_of
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, RetryPolicy, Skip, Verdict
 from messaging.errors import Disposition, MalformedError, SealError
+from messaging.runtime.bulk import Bulk
 from messaging.runtime.context import Context
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.middleware import Call, Middleware, wrap
@@ -77,6 +78,7 @@ class Consumer:
         self._outcomes = Outcomes(identity=identity, ambient=parts.ambient, retry=retry)
         self._router = router
         self._opener = parts.opener
+        self._bulk = Bulk()
         self._inbox = inbox
         self._outlets = outlets
         self._retry = retry
@@ -161,7 +163,7 @@ class Consumer:
         delivery = handling.delivery
         try:
             queue = handling.home or delivery.queue
-            verified = self._opener.verify(delivery.body, kinds=handling.part.kinds, queue=queue)
+            verified = await self._bulk.verified(self._opener, delivery.body, kinds=handling.part.kinds, queue=queue)
             self._lag.note(verified.bundle_version)
         except SealError as error:
             if error.disposition is not Disposition.EXPIRED or not isinstance(error.evidence, Verified):
@@ -246,7 +248,7 @@ class Consumer:
 
     async def _decrypt(self, handling: Handling, verified: Verified) -> Envelope:
         try:
-            return self._opener.decrypt(verified)
+            return await self._bulk.decrypted(self._opener, verified)
         except SealError as error:
             if error.disposition in (Disposition.LOCAL, Disposition.SKIPPED) and handling.reservation is not None:
                 await self._inbox.release(handling.reservation)

@@ -26,6 +26,7 @@ from messaging.errors import (
     UnroutableError,
 )
 from messaging.runtime.answers import answer_of, reply_envelope
+from messaging.runtime.bulk import Bulk
 from messaging.runtime.delays import Delays
 from messaging.runtime.later import Later
 from messaging.runtime.replies import Replies, RequestConfirm
@@ -88,6 +89,7 @@ class Publisher:
     ) -> None:
         self._sender = sender
         self._sealer = sealer
+        self._bulk = Bulk()
         self._signer = TickSigner(sealer, batch_max=limits.signature_batch_max)
         self._transport = transport
         self._names = names
@@ -291,7 +293,7 @@ class Publisher:
             log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
             return None
         key = routing_key(envelope.name, envelope.version)
-        sealed = await self._signer.sign(self._sealer.prepare(envelope, routing_key=key))
+        sealed = await self._signer.sign(await self._bulk.prepared(self._sealer, envelope, key=key))
         route = self._routes.of(envelope, key)
         if envelope.kind is Kind.EVENT:
             # The relay cannot tell an event from a command: nobody listening is no error.
@@ -346,7 +348,7 @@ class Publisher:
     async def _exchange(self, envelope: Envelope, deadline_s: float) -> Envelope:
         await self._replies.open()
         key = routing_key(envelope.name, envelope.version)
-        unsigned = self._sealer.prepare(envelope, routing_key=key)
+        unsigned = await self._bulk.prepared(self._sealer, envelope, key=key)
         expected = ExpectedReply(
             mid=envelope.id.bytes,
             leaf=unsigned.leaf,
@@ -361,7 +363,7 @@ class Publisher:
 
     async def _out(self, envelope: Envelope, *, key: str | None = None, timeout_s: float | None = None) -> None:
         key = routing_key(envelope.name, envelope.version) if key is None else key
-        unsigned = self._sealer.prepare(envelope, routing_key=key)
+        unsigned = await self._bulk.prepared(self._sealer, envelope, key=key)
         timeout_s = self._limits.publish_timeout_s if timeout_s is None else timeout_s
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._start(envelope, unsigned, key=key, timeout_s=timeout_s, outcome=outcome)

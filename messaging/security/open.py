@@ -16,6 +16,7 @@ from messaging.core.topology import Names, Subscriptions
 from messaging.errors import AudienceError, ConfigurationError, Disposition, PolicyError, SealError, UnknownKeyError
 from messaging.security.bundle import KeyState, TrustBundle
 from messaging.security.checks import Checks, Claim
+from messaging.security.content import Content
 from messaging.security.keyring import Keyring
 from messaging.security.suite import SUITES, same
 from messaging.security.trust import TrustStore
@@ -72,8 +73,19 @@ class Opener:
         Raises:
             SealError: The first step that failed.
         """
+        return self.verify_claim(self._checks.parse(body), kinds=kinds, queue=queue)
+
+    def read(self, body: bytes) -> Claim:
+        """Steps 1 to 3 of `verify`, for `verify_claim`: what is large is hashed in between, elsewhere.
+
+        Raises:
+            SealError: It is no message in its one form.
+        """
+        return self._checks.parse(body)
+
+    def verify_claim(self, claim: Claim, *, kinds: frozenset[Kind], queue: str | None = None) -> Verified:
+        """Steps 4 to 8 of `verify`, under the bundle that is in force now; raises as that does."""
         checks = self._checks
-        claim = checks.parse(body)
         bundle = checks.bundle()
         checks.check_suite(claim, bundle)
         refusal = self._place_refusal(claim, bundle, kinds, queue) or checks.time_refusal(claim, bundle)
@@ -86,10 +98,19 @@ class Opener:
             SealError: It is not for this identity, or its content cannot be opened or read.
             ConfigurationError: The message was refused: it is kept as evidence, not for use.
         """
-        if not verified.accepted:
-            raise ConfigurationError("a refused message cannot be opened; open what verify() returned")
-        content = self._unwrapping.content(verified, self._checks.bundle())
-        return verified.envelope(payload=content.payload, codec=content.codec, headers=content.headers)
+        _check_accepted(verified)
+        return _envelope_of(verified, self._unwrapping.content(verified, self._checks.bundle()))
+
+    def opening(self, verified: Verified) -> Callable[[], Envelope]:
+        """Do all of `decrypt` but the cipher, and return that: it touches nothing else, so it may run in a thread.
+
+        Raises:
+            SealError: As `decrypt`; what is wrong with the content itself is raised by what this returns.
+            ConfigurationError: As `decrypt`.
+        """
+        _check_accepted(verified)
+        opened = self._unwrapping.opening(verified, self._checks.bundle())
+        return lambda: _envelope_of(verified, opened())
 
     def peek_reply(self, body: bytes) -> UUID | None:
         """Return the request that a delivery claims to answer, or None when it is no reply.
@@ -308,3 +329,12 @@ class Opener:
 
 def _misplaced(message: str) -> AudienceError:
     return AudienceError(message, disposition=Disposition.REFUSED)
+
+
+def _check_accepted(verified: Verified) -> None:
+    if not verified.accepted:
+        raise ConfigurationError("a refused message cannot be opened; open what verify() returned")
+
+
+def _envelope_of(verified: Verified, content: Content) -> Envelope:
+    return verified.envelope(payload=content.payload, codec=content.codec, headers=content.headers)

@@ -4,8 +4,9 @@ Two steps, because one signature serves many messages: `prepare` does everything
 `sign` signs a batch. Only here do `Sealed` bytes come into being; there is no way to send anything else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from messaging.core.ambient import Ambient
@@ -19,7 +20,7 @@ from messaging.security import merkle, suite
 from messaging.security.audit import pack_record
 from messaging.security.bundle import OPS_GROUP, TrustBundle, missing_keys
 from messaging.security.content import pack_content
-from messaging.security.datakeys import SendKeys
+from messaging.security.datakeys import SendKey, SendKeys
 from messaging.security.header import (
     EXTENSION_VALUE_MAX,
     HASH_BYTES,
@@ -126,6 +127,17 @@ class Sealer:
             ConfigurationError: The envelope contradicts itself, or the bundle lacks a key.
             MessageTooLargeError: The payload is beyond the cap.
         """
+        return _enclosed(*self._parts(envelope, routing_key))
+
+    def begin(self, envelope: Envelope, *, routing_key: str) -> Callable[[], Unsigned]:
+        """Do all of `prepare` but cipher and hash, and return those: they touch nothing else, so a thread may do them.
+
+        Raises as `prepare`.
+        """
+        return partial(_enclosed, *self._parts(envelope, routing_key))
+
+    def _parts(self, envelope: Envelope, routing_key: str) -> tuple[bytes, bytes, bytes, SendKey, SigningKey]:
+        """Return the message's own key, its plaintext and header, the data key, and who signs."""
         if envelope.sender != self._keyring.service:
             raise ConfigurationError(f"{self._keyring.service!r} cannot seal a message of {envelope.sender!r}")
         bundle = self._trust.for_sending()
@@ -156,9 +168,7 @@ class Sealer:
             cmt=commitment,
             ext=_extensions(envelope, bundle.version),
         )
-        content = suite.aead_seal(content_key, plaintext, block_digest=data_key.block_digest, header=header)
-        leaf = suite.leaf_of_parts(header, data_key.block_digest, content)
-        return Unsigned(header, data_key.block, content, leaf, way.signer)
+        return content_key, plaintext, header, data_key, way.signer
 
     def attest(self, fields: Mapping[str, object]) -> Sealed:
         """Return a signed record of what was done; it is not encrypted (`security.audit`).
@@ -255,6 +265,13 @@ class Sealer:
             f"no signing key in the keyring of {self._keyring.service!r} is active in trust bundle version "
             f"{bundle.version}; install key file and bundle of the same rotation"
         )
+
+
+def _enclosed(content_key: bytes, plaintext: bytes, header: bytes, data_key: SendKey, signer: SigningKey) -> Unsigned:
+    # Of the data key only what never changes is read: its block and the block's digest.
+    content = suite.aead_seal(content_key, plaintext, block_digest=data_key.block_digest, header=header)
+    leaf = suite.leaf_of_parts(header, data_key.block_digest, content)
+    return Unsigned(header, data_key.block, content, leaf, signer)
 
 
 def _signed(batch: Sequence[Unsigned]) -> list[Sealed]:

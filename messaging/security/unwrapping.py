@@ -4,7 +4,9 @@ Steps 10 to 14. The data key of a sender's period is unwrapped once and kept for
 it is part of the cache key.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from messaging.core.ambient import Ambient
@@ -54,7 +56,16 @@ class Unwrapping:
             UnknownKeyError: The row is for a key that the bundle gives this identity, and the keyring lacks it.
             DecryptionError, MalformedError, UnsupportedError: The content cannot be opened or read.
         """
-        header, parts = verified.header, verified.parts
+        content_key, block_digest = self._content_key(verified, bundle)
+        return _deciphered(verified, content_key, block_digest)
+
+    def opening(self, verified: Verified, bundle: TrustBundle) -> Callable[[], Content]:
+        """Find the key, and return the rest of the work, which touches nothing but its values; raises as `content`."""
+        return partial(_deciphered, verified, *self._content_key(verified, bundle))
+
+    def _content_key(self, verified: Verified, bundle: TrustBundle) -> tuple[bytes, bytes]:
+        """Return the message's own key, its commitment proven, and the digest of the key block."""
+        header = verified.header
         now_s = self._ambient.monotonic_s()
         known, place = self._cached(verified, bundle, now_s), None
         if known is None:
@@ -73,8 +84,7 @@ class Unwrapping:
             raise DecryptionError("the key commitment does not hold", disposition=Disposition.CONTENT)
         if place is not None:
             self._known.put(place, known, owner=verified.sender, now_s=now_s)
-        plaintext = suite.aead_open(content_key, parts.content, block_digest=known.block_digest, header=parts.header)
-        return parse_content(plaintext)
+        return content_key, known.block_digest
 
     def _cached(self, verified: Verified, bundle: TrustBundle, now_s: float) -> _Known | None:
         for rkid in self._own:
@@ -133,6 +143,11 @@ class Unwrapping:
             disposition=Disposition.LAG if lags else Disposition.CONTENT,
             evidence=verified,
         )
+
+
+def _deciphered(verified: Verified, content_key: bytes, block_digest: bytes) -> Content:
+    parts = verified.parts
+    return parse_content(suite.aead_open(content_key, parts.content, block_digest=block_digest, header=parts.header))
 
 
 def _check_times(verified: Verified, made_at_ms: int) -> None:
