@@ -44,6 +44,8 @@ class Settings(BaseSettings):
         tls_ca_file: CAs that may vouch for the broker; default: the system's.
         tls_cert_file, tls_key_file: Client certificate and its key; without a user in the address it is the login.
         tls_server_name: Name that the broker's certificate must have; default: the host of the address.
+        management_url: RabbitMQ's management API, such as `http://monitor:secret@127.0.0.1:15672`: lets `messaging
+            doctor` and `messaging topology plan` see policies and bindings. Nothing at run time needs it.
         passphrase_file: File whose first line opens the keyring.
         failpoint: For tests of crashes: the step at which the process kills itself; see `runtime.failpoint`.
     """
@@ -77,6 +79,8 @@ class Settings(BaseSettings):
     trust_min_version: int = Field(default=0, ge=0)
     trust_poll_s: float = Field(default=5.0, gt=0)
     passphrase_file: Path | None = None
+    # Not shown: it holds a password.
+    management_url: str | None = Field(default=None, repr=False)
     failpoint: str | None = None
     declare: Declares = Declares.ALL
     tls_ca_file: Path | None = None

@@ -11,12 +11,11 @@ from messaging.cli.render import counted
 from messaging.core.partition import PARTITIONS_MAX
 from messaging.core.topology import Names
 from messaging.errors import ConfigurationError, ConnectionLostError
-from messaging.service import Service
 from messaging.settings import Settings
 from messaging.transports.amqp.errors import Node
 from messaging.transports.base import LinkState, QueueDepth
 
-__all__ = ["Depths", "check_broker", "check_queues", "check_services"]
+__all__ = ["Depths", "check_broker", "check_queues"]
 
 # What the conformance suite runs against (docs/topology.md, "What the versions do").
 _OLDEST: Final = (3, 10)
@@ -70,22 +69,6 @@ async def _login(settings: Settings) -> Finding:
             "login", state.problem or "the broker takes no messages", remedy="free memory or disk at the broker"
         )
     return fine("login", f"the broker takes user and virtual host of {Node.parse(settings.broker_urls[0]).address}")
-
-
-async def check_services(transport: Depths, services: Sequence[Service]) -> AsyncIterator[Finding]:
-    """Yield whether everything that the given services declare is there."""
-    for service in services:
-        names = service.settings.names
-        queues = names.of_service(service.name, service.subscriptions).queues
-        missing = [queue.name for queue in queues if await transport.depth(queue.name) is None]
-        if missing:
-            yield failed(
-                f"{service.name} topology",
-                f"{len(missing)} of {len(queues)} queues are missing, the first is {missing[0]}",
-                remedy="start the service, or run `messaging topology apply`",
-            )
-        else:
-            yield fine(f"{service.name} topology", f"all {len(queues)} queues exist")
 
 
 async def check_queues(transport: Depths, names: Names, services: Sequence[str]) -> AsyncIterator[Finding]:

@@ -7,13 +7,18 @@ from typing import Annotated, Final
 import typer
 
 from messaging.ambient import real_ambient
-from messaging.cli.check_broker import check_broker, check_queues, check_services
+from messaging.cli.check_broker import check_broker, check_queues
+from messaging.cli.check_dead_age import check_dead_age
 from messaging.cli.check_keys import KeyCheck
 from messaging.cli.check_tls import check_tls
+from messaging.cli.check_topology import check_comparison, check_management, check_policies, check_rungs
+from messaging.cli.dead_select import age_s
 from messaging.cli.finding import Finding, State, failed, fine, worst
 from messaging.cli.link import connected
 from messaging.cli.load import load_service
+from messaging.cli.management import management_of
 from messaging.cli.render import line, print_json, text
+from messaging.cli.topology_compare import compare
 from messaging.errors import ConfigurationError, MessagingError
 from messaging.service import Service
 from messaging.settings import Settings
@@ -30,6 +35,15 @@ def doctor(
         list[str] | None,
         typer.Option("--from", metavar="MODULE:SERVICE", help="Look at this service's queues too; repeat for several."),
     ] = None,
+    dead_age: Annotated[
+        str | None,
+        typer.Option(
+            "--dead-age",
+            metavar="AGE",
+            help="Warn of dead letters older than 1d, 12h, …; reads them all, so not every minute.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check settings, broker, keys, trust, clock, queues and what waits in them; each with its remedy.
@@ -39,7 +53,7 @@ def doctor(
     Example: [bold]messaging doctor --from services.orders:orders[/bold]
     """
     services = [load_service(source) for source in sources or ()]
-    findings = _examine(services)
+    findings = _examine(services, None if dead_age is None else age_s(dead_age))
     state = worst(findings)
     if as_json:
         print_json({"state": state.word, "checks": [_record(finding) for finding in findings]})
@@ -49,7 +63,7 @@ def doctor(
     raise typer.Exit(int(state))
 
 
-def _examine(services: Sequence[Service]) -> list[Finding]:
+def _examine(services: Sequence[Service], dead_age_s: float | None) -> list[Finding]:
     try:
         settings = Settings()
     except ConfigurationError as error:
@@ -58,23 +72,44 @@ def _examine(services: Sequence[Service]) -> list[Finding]:
     keys = KeyCheck(settings=settings, ambient=real_ambient(), passphrase=_passphrase(settings, findings))
     findings += keys.findings()
     known = {service.name for service in services} | set(() if keys.bundle is None else keys.bundle.services)
-    findings += asyncio.run(_examine_broker(settings, services, sorted(known)))
+    findings += asyncio.run(_examine_broker(settings, services, sorted(known), dead_age_s))
     return findings
 
 
-async def _examine_broker(settings: Settings, services: Sequence[Service], known: Sequence[str]) -> list[Finding]:
+async def _examine_broker(
+    settings: Settings, services: Sequence[Service], known: Sequence[str], dead_age_s: float | None
+) -> list[Finding]:
     if settings.is_embedded:
         return [fine("broker", "embedded (memory://): it lives inside one process, there is nothing to look at")]
     certificates = [finding async for finding in check_tls(settings, ambient=real_ambient())]
     findings = certificates + [finding async for finding in check_broker(settings)]
     if findings[-1].state is State.FAIL:
         return findings
+    names = settings.names
     try:
+        findings += _examine_policies(settings, known)
+        for service in services:
+            wanted = names.of_service(service.name, service.subscriptions)
+            findings += check_comparison(service.name, await compare(settings, [service], wanted, recorded=None))
         async with connected(settings, name="doctor") as transport:
-            findings += [finding async for finding in check_services(transport, services)]
-            findings += [finding async for finding in check_queues(transport, settings.names, known)]
+            findings += [finding async for finding in check_queues(transport, names, known)]
+            if dead_age_s is not None:
+                aged = check_dead_age(transport, names, known, limit_s=dead_age_s, ambient=real_ambient())
+                findings += [finding async for finding in aged]
     except MessagingError as error:
         findings.append(failed("queues", str(error), remedy="mend what stands above first"))
+    return findings
+
+
+def _examine_policies(settings: Settings, known: Sequence[str]) -> list[Finding]:
+    management = management_of(settings)
+    if management is None:
+        return [fine("policies", "not looked at, nor rungs: AMQP does not tell; MESSAGING_MANAGEMENT_URL would")]
+    findings = check_management(management)
+    if findings[0].state is not State.FAIL:
+        queues = management.queues()
+        findings += check_policies(queues, settings.names, known)
+        findings += check_rungs(queues, settings.names, known)
     return findings
 
 

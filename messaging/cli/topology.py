@@ -5,14 +5,22 @@ Services declare it themselves when they start. `apply` is for installations whe
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from messaging.cli.exits import UsageError
+from messaging.cli.exits import Exit, UsageError
 from messaging.cli.link import connected
 from messaging.cli.load import load_service
 from messaging.cli.render import line, print_json, table
+from messaging.cli.topology_compare import (
+    Comparison,
+    compare,
+    comparison_record,
+    recorded_bindings,
+    show_comparison,
+)
 from messaging.cli.topology_export import export
 from messaging.cli.topology_wanted import WithDelays, wanted_of
 from messaging.core.partition import check_partitions
@@ -28,6 +36,17 @@ app = typer.Typer(
 _Targets = Annotated[
     list[str],
     typer.Argument(metavar="MODULE:SERVICE...", help="Such as services.orders:orders.", show_default=False),
+]
+
+
+_Recorded = Annotated[
+    Path | None,
+    typer.Option(
+        "--recorded",
+        metavar="FILE",
+        help="What `topology show --json` printed for the version before; for brokers without management API.",
+        show_default=False,
+    ),
 ]
 
 
@@ -60,6 +79,29 @@ def show(
 
 
 @app.command()
+def plan(
+    targets: _Targets,
+    *,
+    delays: WithDelays = False,
+    recorded: _Recorded = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what `apply` would do: what is missing, what differs argument by argument, what no handler needs any more.
+
+    Changes nothing. Exit codes: 0 nothing to do, 1 something is not as wanted, 3 no broker.
+
+    Example: [bold]messaging topology plan services.orders:orders[/bold]
+    """
+    services = [load_service(target) for target in targets]
+    comparison = asyncio.run(_compared(services, recorded, delays=delays))
+    if as_json:
+        print_json(comparison_record(comparison))
+    else:
+        show_comparison(comparison)
+    raise typer.Exit(Exit.OK if comparison.plan.is_empty else Exit.FAILURE)
+
+
+@app.command()
 def apply(
     targets: _Targets,
     *,
@@ -72,6 +114,10 @@ def apply(
             show_default=False,
         ),
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Take away bindings that no handler needs any more. Never a queue.")
+    ] = False,
+    recorded: _Recorded = None,
     audit: Annotated[
         bool, typer.Option("--audit", help="Make the audit stream too: records of replays and discards.")
     ] = False,
@@ -82,7 +128,14 @@ def apply(
 
     Example: [bold]messaging topology apply services.users:users services.orders:orders[/bold]
     """
-    for service in [load_service(target) for target in targets]:
+    services = [load_service(target) for target in targets]
+    surplus = asyncio.run(_compared(services, recorded, delays=delays)).surplus if prune else ()
+    if prune and recorded is None and all(service.settings.management_url is None for service in services):
+        raise UsageError(
+            "--prune must know which bindings there are: set MESSAGING_MANAGEMENT_URL, or name with --recorded what "
+            "`messaging topology show --json` printed for the version before"
+        )
+    for service in services:
         wanted = _topology_of([service], delays=delays) + (
             service.settings.names.audit_trail() if audit else Topology()
         )
@@ -95,8 +148,26 @@ def apply(
         if stale:
             line(f"{service.name}: {len(stale)} bindings of {partitions_before} partitions are gone")
 
+    if surplus:
+        asyncio.run(_pruned(services[0], surplus))
+        for binding in surplus:
+            line(f"gone: binding of queue {binding.queue} to exchange {binding.exchange} by {binding.routing_key}")
+
 
 app.command()(export)
+
+
+async def _compared(services: list[Service], recorded: Path | None, *, delays: bool) -> Comparison:
+    settings = services[0].settings
+    if settings.is_embedded:
+        raise UsageError("the embedded broker has no topology outside its process; set MESSAGING_BROKER_URL")
+    bindings = None if recorded is None else recorded_bindings(recorded)
+    return await compare(settings, services, _topology_of(services, delays=delays), recorded=bindings)
+
+
+async def _pruned(service: Service, surplus: Sequence[Binding]) -> None:
+    async with connected(service.settings, name="topology apply") as transport:
+        await transport.unbind(surplus)
 
 
 def _topology_of(services: list[Service], *, delays: bool) -> Topology:

@@ -152,7 +152,11 @@ class Names:
 
     def rung(self, service: str, delay_ms: int) -> str:
         """Return the name of a rung of the ladder: a fan-out exchange and its queue."""
-        return f"{self.namespace}.{service}.retry.{delay_ms}"
+        return f"{self.rung_prefix(service)}{delay_ms}"
+
+    def rung_prefix(self, service: str) -> str:
+        """Return how the names of the service's rungs begin."""
+        return f"{self.namespace}.{service}.retry."
 
     def delay(self, service: str, level: int | None = None) -> str:
         """Return the exchange by which delayed commands for a service enter; or a level: its queue and its exit."""

@@ -1,5 +1,6 @@
 """Installations for the command line, with and without a running service."""
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import pytest
 import structlog
 
 from messaging.cli.broker_probe import free_port
+from messaging.errors import ConfigurationError
 from tests.support.broker import Broker
 from tests.support.ceremony import Ceremony
 from tests.support.installation import Installation, ask, until
+from tests.support.managed import ManagedNode, a_managed_node
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +86,25 @@ def kept_ceremonies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ceremony(offline: Installation, kept_ceremonies: Path) -> Ceremony:
     """A realm with real keys; one root key of two signs."""
     return Ceremony(offline, kept_ceremonies)
+
+
+@pytest.fixture(scope="session")
+def _managed_node() -> Iterator[ManagedNode]:
+    with a_managed_node() as node:
+        yield node
+
+
+@pytest.fixture
+def managed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _managed_node: ManagedNode) -> Iterator[Installation]:
+    """An installation on a private broker with the management API; policies of a test go with it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MESSAGING_MANAGEMENT_URL", _managed_node.management_url)
+    yield Installation.make(tmp_path, broker_url=_managed_node.url)
+    with contextlib.suppress(subprocess.CalledProcessError, ConfigurationError):
+        _managed_node.ctl("clear_policy", "test")
+
+
+@pytest.fixture
+def managed_node(_managed_node: ManagedNode) -> ManagedNode:
+    """The broker of `managed`."""
+    return _managed_node

@@ -6,12 +6,9 @@ import pamqp.commands
 import pamqp.frame
 import pytest
 
-from messaging.cli.check_broker import check_broker, check_queues, check_services
+from messaging.cli.check_broker import check_broker, check_queues
 from messaging.cli.finding import Finding, State
-from messaging.core.message import Command
 from messaging.core.topology import Names
-from messaging.runtime.context import Context
-from messaging.service import Service
 from messaging.settings import Settings
 from messaging.transports.base import QueueDepth
 from tests.cli.test_greeting import listening, saying
@@ -89,32 +86,6 @@ class TestQueues:
 
         assert (found.state, found.words) == (State.WARN, "7 messages")
         assert found.remedy
-
-
-class Pack(Command, name="shop.pack"):
-    """Something to handle."""
-
-
-async def pack(command: Pack, context: Context) -> None:
-    """Handle it."""
-
-
-class TestServices:
-    async def test_missing_queues_are_counted_and_one_is_named(self) -> None:
-        service = Service("shop", Settings(namespace="shopping"))
-        service.on_command(Pack)(pack)
-        total = len(NAMES.of_service("shop", service.subscriptions).queues)
-
-        found = await gathered(check_services(Told(dead=(0, 0)), [service]))
-
-        assert found["shop topology"].state is State.FAIL
-        assert found["shop topology"].words.startswith(f"{total - 1} of {total} queues are missing")
-        assert "topology apply" in (found["shop topology"].remedy or "")
-
-    async def test_a_client_needs_none(self) -> None:
-        found = await gathered(check_services(Told(), [Service("shop", Settings(namespace="shopping"))]))
-
-        assert found["shop topology"].state is State.OK
 
 
 class TestTheBroker:

@@ -1,8 +1,11 @@
 """Topology from the shell: shown without a broker, applied to a real one."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from tests.support.installation import Installation
+from tests.support.installation import SHOP, Installation
 
 
 class TestShow:
@@ -109,3 +112,66 @@ class TestPartitions:
 
         assert result.exit_code == 2
         assert "use 1, 2, 4" in result.stderr
+
+
+@pytest.mark.broker
+class TestPlan:
+    def test_it_says_what_apply_would_make_and_makes_nothing(self, quiet: Installation) -> None:
+        first = quiet.call("topology", "plan", "shop:shop")
+        second = quiet.json("topology", "plan", "shop:shop", "--json")
+
+        assert first.exit_code == 1
+        assert f"+ queue {quiet.namespace}.shop.commands is missing" in first.stdout
+        assert "not checked: bindings: AMQP cannot list them" in first.stderr
+        assert {step["todo"] for step in second["steps"]} == {"create"}
+
+    def test_after_apply_nothing_is_left_to_do(self, quiet: Installation) -> None:
+        quiet.call("topology", "apply", "shop:shop")
+
+        result = quiet.call("topology", "plan", "shop:shop")
+
+        assert result.exit_code == 0
+        assert "Nothing to do" in result.stdout
+
+    def test_a_handler_that_is_gone_leaves_its_binding_until_it_is_pruned(
+        self, managed: Installation, tmp_path: Path
+    ) -> None:
+        managed.call("topology", "apply", "shop:shop")
+        (tmp_path / "less.py").write_text(_without_events())
+        sys.path.insert(0, str(tmp_path))
+
+        planned = managed.call("topology", "plan", "less:shop")
+        plain = managed.call("topology", "apply", "less:shop")
+        still = managed.call("topology", "plan", "less:shop")
+        pruned = managed.call("topology", "apply", "less:shop", "--prune")
+        after = managed.call("topology", "plan", "less:shop")
+
+        stale = "by shop.order_placed.v1 has no handler any more"
+        assert stale in planned.stdout
+        assert f"? queue {managed.namespace}.shop.events is not used any more" in planned.stdout
+        assert plain.exit_code == 0
+        assert stale in still.stdout
+        assert "gone: binding" in pruned.stdout, pruned.stderr
+        assert stale not in after.stdout
+        assert "shop.events is not used any more" in after.stdout
+
+    def test_without_a_management_api_an_earlier_record_tells_which(self, quiet: Installation, tmp_path: Path) -> None:
+        quiet.call("topology", "apply", "shop:shop")
+        before = tmp_path / "before.json"
+        before.write_text(quiet.call("topology", "show", "shop:shop", "--json").stdout)
+        (tmp_path / "less.py").write_text(_without_events())
+        sys.path.insert(0, str(tmp_path))
+
+        blind = quiet.call("topology", "apply", "less:shop", "--prune")
+        planned = quiet.call("topology", "plan", "less:shop", "--recorded", str(before))
+        pruned = quiet.call("topology", "apply", "less:shop", "--prune", "--recorded", str(before))
+
+        assert blind.exit_code == 2
+        assert "MESSAGING_MANAGEMENT_URL" in blind.stderr
+        assert "by shop.order_placed.v1 has no handler any more" in planned.stdout
+        assert "gone: binding" in pruned.stdout, pruned.stderr
+
+
+def _without_events() -> str:
+    head, _, rest = SHOP.partition("@shop.on_event(OrderPlaced)")
+    return head + "@shop.on_request(GetOrder)" + rest.partition("@shop.on_request(GetOrder)")[2]

@@ -29,6 +29,7 @@ from messaging.transports.amqp.link import Link
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.publisher import Publisher
 from messaging.transports.amqp.stream import read_stream
+from messaging.transports.amqp.survey import Survey, survey
 from messaging.transports.amqp.tasks import end
 from messaging.transports.amqp.tls import Tls
 from messaging.transports.base import Confirm, Delivery, LinkState, QueueDepth, Subscription, TransportState
@@ -246,6 +247,14 @@ class AmqpTransport:
             ConnectionLostError: There is no connection.
         """
         return await look(await self._consuming_connection(), queue)
+
+    async def survey(self, wanted: Topology, *, also: tuple[str, ...] = ()) -> Survey:
+        """Look which of the wanted things exist, and as what; changes nothing. `also`: further queues to look for.
+
+        Raises:
+            ConnectionLostError: There is no connection.
+        """
+        return await survey(await self._consuming_connection(), wanted, also=also)
 
     async def history(self, queue: str) -> AsyncGenerator[bytes, None]:
         """Yield what a stream queue holds, oldest first; nothing of it is taken away.
