@@ -8,7 +8,6 @@ What is measured and why it is fair: `benchmarks/README.md`.
 """
 
 import argparse
-import asyncio
 import json
 import platform
 import sys
@@ -30,6 +29,7 @@ from benchmarks.goals import Goal, goals_of
 from benchmarks.keys import write_keys
 from benchmarks.machine import described_machine
 from benchmarks.plots import draw_comparison
+from benchmarks.programs import run_benchmark
 from benchmarks.tables import failure_lines, goal_table, settings_lines, tables
 from benchmarks.tournament import IN_FLIGHT, WINDOW, Outcome, Size, Tournament
 
@@ -187,7 +187,7 @@ def main() -> None:
         requests=options.requests,
         requested_singly=300,
     )
-    asyncio.run(compare(options, QUICK if options.quick else size))
+    run_benchmark(compare(options, QUICK if options.quick else size))
 
 
 if __name__ == "__main__":

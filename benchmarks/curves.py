@@ -8,7 +8,6 @@ point is a fresh process of `benchmarks.load`; of several runs the cheapest in C
 """
 
 import argparse
-import asyncio
 import json
 import platform
 import sys
@@ -28,7 +27,7 @@ from benchmarks.curve_reasons import REASONS
 from benchmarks.curve_runs import Bench, Scale
 from benchmarks.machine import described_machine
 from benchmarks.plots import draw_curves
-from benchmarks.programs import ProgramError
+from benchmarks.programs import ProgramError, run_benchmark
 from benchmarks.tables import number, rows
 
 __all__ = ["main", "written"]
@@ -157,7 +156,7 @@ def main() -> None:
     parser.add_argument("--no-cluster", action="store_true", help="leave the three nodes out")
     parser.add_argument("--url", help="of a RabbitMQ that may be used; a private node otherwise")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    asyncio.run(run(parser.parse_args()))
+    run_benchmark(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final, TypeVar, cast
 
 import psutil
 
 from benchmarks.peers.role import REPORT
 
-__all__ = ["Program", "ProgramError", "cpu_s_of", "rss_mib_of", "running"]
+__all__ = ["Program", "ProgramError", "cpu_s_of", "rss_mib_of", "run_benchmark", "running"]
 
 END_TIMEOUT_S: Final = 8.0
 REASON_CHARACTERS: Final = 300
@@ -27,6 +27,7 @@ _NANOSECONDS: Final = 1e9
 _MIB: Final = 1024 * 1024
 
 Json = dict[str, object]
+T = TypeVar("T")
 
 
 class ProgramError(Exception):
@@ -139,6 +140,25 @@ async def running(
             yield program
         finally:
             await program.end()
+
+
+def run_benchmark(work: Coroutine[object, object, T]) -> T:
+    """Run a benchmark to its end; SIGTERM ends it in order like Ctrl-C, with everything that it started.
+
+    Raises:
+        SystemExit: it was ended.
+    """
+
+    async def endable() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(endable())
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 def cpu_s_of(pid: int) -> float:

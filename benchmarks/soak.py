@@ -27,7 +27,7 @@ from benchmarks.grounds import Ground, add_options, ground
 from benchmarks.keys import write_keys
 from benchmarks.machine import described_machine
 from benchmarks.plots import draw_curves
-from benchmarks.programs import running
+from benchmarks.programs import run_benchmark, running
 from benchmarks.tables import number, rows
 from messaging import Settings
 
@@ -145,7 +145,7 @@ def main() -> None:
     options = parser.parse_args()
     with ground(options) as where:
         release = asyncio.run(version_of(where.url, where.tls))
-        sent, handled = asyncio.run(soak(where, options.count, backlog=options.backlog))
+        sent, handled = run_benchmark(soak(where, options.count, backlog=options.backlog))
     head = (
         f"{described_machine()}; {where.title}, RabbitMQ {release}, Python {platform.python_version()}; "
         f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}. Signed, encrypted, confirmed, quorum queue, "

@@ -28,6 +28,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from benchmarks.brokers import lent_or_private
+from benchmarks.programs import run_benchmark
 from messaging import Command, Context, Service, Settings
 from messaging.stores.sql import SqlStore
 from messaging.stores.sql.migrations import migrate
@@ -209,7 +210,7 @@ def main() -> None:
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     with lent_or_private(options.url) as (url, _), database_urls(options.postgres, options.only) as urls:
-        rows = asyncio.run(measure(url, urls, messages=options.messages, rounds=options.rounds))
+        rows = run_benchmark(measure(url, urls, messages=options.messages, rounds=options.rounds))
     text = table(rows, messages=options.messages, rounds=options.rounds)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "sql.md").write_text(text + "\n")

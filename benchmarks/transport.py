@@ -28,6 +28,7 @@ import structlog
 
 from benchmarks.brokers import version_of
 from benchmarks.grounds import Ground, add_options, ground
+from benchmarks.programs import run_benchmark
 from messaging import Command, Context, Service, Settings
 from messaging.ambient import real_ambient
 from messaging.core.sealed import Label, Route, Sealed
@@ -339,7 +340,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     with ground(options) as found:
         release = asyncio.run(version_of(found.url, found.tls))
-        rows = asyncio.run(measure(found, messages=options.messages, rounds=options.rounds))
+        rows = run_benchmark(measure(found, messages=options.messages, rounds=options.rounds))
     where = f"{found.title}, RabbitMQ {release}"
     text = table(rows, where=where, messages=options.messages, rounds=options.rounds)
     options.out.mkdir(parents=True, exist_ok=True)

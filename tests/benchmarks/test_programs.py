@@ -1,10 +1,14 @@
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.programs import ProgramError, cpu_s_of, rss_mib_of, running
 
+ROOT = Path(__file__).resolve().parents[2]
 SLEEPS = "import time; time.sleep(60)"
 
 
@@ -47,3 +51,25 @@ async def test_what_a_program_started_goes_with_it() -> None:
     assert held_mib > 5.0
     # Without a parent to collect it, it may stay as an empty entry until the system does.
     assert gone or all(one.status() == psutil.STATUS_ZOMBIE for one in alive)
+
+
+def test_a_benchmark_that_is_told_to_end_ends_what_it_started() -> None:
+    program = f"""
+import asyncio, sys
+from benchmarks.programs import run_benchmark, running
+
+async def work():
+    async with running([sys.executable, "-c", {SLEEPS!r}], title="sleeper") as program:
+        print(program.pid, flush=True)
+        await asyncio.sleep(60)
+
+run_benchmark(work())
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as benchmark:
+        assert benchmark.stdout is not None
+        sleeper = psutil.Process(int(benchmark.stdout.readline()))
+        benchmark.terminate()
+        code = benchmark.wait(timeout=30)
+
+    assert code == 128 + signal.SIGTERM
+    assert not sleeper.is_running()
