@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from messaging.core.ambient import Ambient
-from messaging.core.ids import id_of
+from messaging.core.ids import numbered
 
 __all__ = ["real_ambient"]
 
@@ -63,7 +63,7 @@ class _Ids:
             chunk = next(self._drawn())
         value = (int.from_bytes(chunk) & _RANDOM_MASK) | _VERSION | _VARIANT | (_now_ms() << _RANDOM_BITS)
         # 48 bits of milliseconds last until the year 10889.
-        return id_of(value.to_bytes(16))
+        return numbered(value)
 
     def _drawn(self) -> Iterator[bytes]:
         block = os.urandom(BLOCK_IDS * RANDOM_BYTES)

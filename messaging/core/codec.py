@@ -261,7 +261,8 @@ _PLAIN: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...]] 
 
 
 def _encode_msgpack(plain: Any) -> bytes:
-    packed: bytes = msgpack.packb(plain, default=_plain, use_bin_type=True)
+    # As `packb`, less the detour. A packer of its own each time: its hook may come back here, or let another thread in.
+    packed: bytes = msgpack.Packer(default=_plain).pack(plain)
     return packed
 
 

@@ -7,14 +7,14 @@ from uuid import UUID, SafeUUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messaging.core.ids import id_of
+from messaging.core.ids import id_of, numbered
 
 
 @given(st.binary(min_size=16, max_size=16))
 def test_it_is_the_id_of_these_bytes(raw: bytes) -> None:
     made, usual = id_of(raw), UUID(bytes=raw)
 
-    assert made == usual
+    assert made == usual == numbered(int.from_bytes(raw))
     assert hash(made) == hash(usual)
     assert (made.bytes, made.hex, str(made), repr(made)) == (raw, usual.hex, str(usual), repr(usual))
     assert (made.version, made.variant, made.is_safe) == (usual.version, usual.variant, SafeUUID.unknown)
