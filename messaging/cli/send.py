@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from messaging.cli.exits import UsageError
 from messaging.cli.load import load_message
+from messaging.cli.moments import DeliverAt, moment
 from messaging.cli.operators import AsOperator, act_as, actor_of
 from messaging.cli.render import plain_line, print_json
 from messaging.core.codec import describe
@@ -54,14 +55,21 @@ def send(
     operator: AsOperator = None,
     message_id: _MessageId = None,
     timeout: _Timeout = None,
+    at: DeliverAt = None,
     as_json: _Json = False,
 ) -> None:
     """Send one command to the service that owns it, and print its id once the broker has it.
 
+    With --at it waits at the broker in delay levels, which `messaging topology apply --delays` makes.
+
     Example: [bold]messaging send orders.place_order '{"order_id": "…"}' --from services.orders.contract[/bold]
     """
+    deliver_at = moment(at)
     command = cast("Command", _message(source, name, payload, kind=Kind.COMMAND))
-    sent = act_as(actor_of(operator), lambda acting: acting.send(command, message_id=message_id, timeout_s=timeout))
+    sent = act_as(
+        actor_of(operator),
+        lambda acting: acting.send(command, message_id=message_id, timeout_s=timeout, deliver_at=deliver_at),
+    )
     _show_sent(command, sent, as_json=as_json)
 
 

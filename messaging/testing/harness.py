@@ -118,9 +118,10 @@ class Harness:
         publisher = await self._publisher(sender)
         return await publisher.send(command, message_id=message_id, deliver_at=deliver_at)
 
-    async def publish(self, event: Event, *, sender: str | None = None) -> UUID:
+    async def publish(self, event: Event, *, sender: str | None = None, deliver_at: datetime | None = None) -> UUID:
         """Publish an event, as its owner unless told otherwise."""
-        return await (await self._publisher(sender or contract_of(event).owner)).publish(event)
+        publisher = await self._publisher(sender or contract_of(event).owner)
+        return await publisher.publish(event, deliver_at=deliver_at)
 
     async def request(self, request: Request[R], *, sender: str, timeout: float = 5.0) -> R:
         """Ask as a service or operator and return the answer."""

@@ -19,6 +19,7 @@ class TestChecksBeforeAnythingLeaves:
             (("send", "shop.place_order/1", '{"order_id": "x"}'), "order_id: Input should be a valid UUID"),
             (("send", "shop.place_order/1", f'{{"order_id": "{ORDER}", "total_cents": 1, "x": 2}}'), "x: Extra inputs"),
             (("send", "shop.place_order/1", "{"), "Invalid JSON"),
+            (("send", "shop.place_order/2", f'{{"order_id": "{ORDER}"}}', "--at", "2027-01-31T09:00"), "no time zone"),
             (("send", "shop.place_ordr", "{}"), "did you mean shop.place_order"),
             (("send", "shop.place_order/3", "{}"), "holds no message"),
             (("publish", "shop.place_order", "{}"), "use `messaging send"),
@@ -55,6 +56,18 @@ class TestOnARealBroker:
 
         assert result.exit_code == 0, result.stderr
         assert UUID(result.stdout.strip())
+
+    def test_a_command_for_later_needs_delay_levels(self, running: Installation) -> None:
+        payload = f'{{"order_id": "{ORDER}", "total_cents": 5}}'
+        command = ("send", "shop.place_order", payload, "--from", "shop:shop", "--as", "dev")
+
+        without = running.call(*command, "--at", "+1s")
+        applied = running.call("topology", "apply", "--delays", "shop:shop")
+        with_them = running.call(*command, "--at", "+1h")
+
+        assert (without.exit_code, applied.exit_code, with_them.exit_code) == (1, 0, 0), with_them.stderr
+        assert "messaging topology apply --delays" in without.stderr
+        assert UUID(with_them.stdout.strip())
 
     def test_an_id_of_ones_own_and_json(self, running: Installation) -> None:
         mine = uuid4()

@@ -1,6 +1,7 @@
 """The harness as users of the library see it."""
 
 import asyncio
+from datetime import timedelta
 from typing import Annotated
 
 import pytest
@@ -227,3 +228,21 @@ async def test_a_resource_that_is_not_there_ends_the_start() -> None:
     with pytest.raises(ConfigurationError, match=r"pay: parameter 'gateway' is a Gateway, and there is none"):
         async with Harness(paying):
             raise AssertionError("it does not start")
+
+
+async def test_what_was_sent_for_later_comes_when_the_clock_gets_there() -> None:
+    async with Harness(orders, users) as h:
+        began = h.now
+        await h.send(PlaceOrder(number=1), sender="users", deliver_at=began + timedelta(hours=1))
+        await h.advance(3599)
+        early = h.calls(place_order)
+        await h.advance(1)
+
+        assert (early, h.calls(place_order)) == ([], [PlaceOrder(number=1)])
+        assert h.now - began == timedelta(hours=1)
+
+
+async def test_an_event_for_later_needs_a_store() -> None:
+    async with Harness(orders, users) as h:
+        with pytest.raises(ConfigurationError, match="store"):
+            await h.publish(OrderPlaced(number=1), deliver_at=h.now + timedelta(hours=1))

@@ -1,11 +1,13 @@
 """What a type checker must admit: handlers that fit their messages, calls that fit their types."""
 
+from datetime import UTC, datetime
 from typing import Annotated, assert_type
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from messaging import Context, Depends, Fault, Router
+from messaging.core.schedule import Cancellation
 from tests.typing.contract import Base, GetOrder, OrderPlaced, OrderView, OutOfStock, PlaceOrder, orders
 
 router = Router()
@@ -72,6 +74,8 @@ async def the_decorated_function_stays_what_it_was(context: Context) -> None:
 async def a_service_sends() -> None:
     order_id = UUID(int=1)
     assert_type(await orders.send(PlaceOrder(order_id=order_id, total_cents=1), expires_in=60.0), UUID)
+    assert_type(await orders.send(PlaceOrder(order_id=order_id, total_cents=1), deliver_at=datetime.now(UTC)), UUID)
+    assert_type(await orders.cancel(order_id), Cancellation)
     assert_type(await orders.send_many([PlaceOrder(order_id=order_id, total_cents=1)]), list[UUID])
     assert_type(await orders.publish(OrderPlaced(order_id=order_id)), UUID)
     assert_type(await orders.request(GetOrder(order_id=order_id)), OrderView)

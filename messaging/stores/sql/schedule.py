@@ -114,10 +114,7 @@ class SqlSchedule:
             failed = [(row, one) for row, one in zip(rows, sealed, strict=True) if isinstance(one, BaseException)]
             sent = [(row, one) for row, one in zip(rows, sealed, strict=True) if not isinstance(one, BaseException)]
             await self._staging.write(connection, [outgoing for _, outgoing in sent if outgoing is not None])
-            for row, _ in sent:
-                await self._change(
-                    connection, row, state=Cancellation.SENT.value, draft=None, ended_at_ms=self._database.now_ms()
-                )
+            await self._end(connection, [row.message_id for row, _ in sent])
             reasons = [(row.message_id, _reason(error)) for row, error in failed]
             for (row, _), (_, reason) in zip(failed, reasons, strict=True):
                 delay_s = min(2.0 ** min(row.attempts, _DOUBLINGS_MAX), DELAY_MAX_S)
@@ -152,6 +149,14 @@ class SqlSchedule:
 
     def _is_waiting(self) -> tuple[Any, Any]:
         return SCHEDULE.c.service == self._service, SCHEDULE.c.state == _WAITING
+
+    async def _end(self, connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+        if ids:
+            await connection.execute(
+                update(SCHEDULE)
+                .where(SCHEDULE.c.service == self._service, SCHEDULE.c.message_id.in_(ids))
+                .values(state=Cancellation.SENT.value, draft=None, ended_at_ms=self._database.now_ms())
+            )
 
     async def _change(self, connection: AsyncConnection, row: Any, **values: Any) -> None:
         await connection.execute(update(SCHEDULE).where(_is(self._service, row.message_id)).values(values))
