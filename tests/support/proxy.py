@@ -31,6 +31,7 @@ class TcpProxy:
         self._words = asyncio.Event()
         self._words.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -74,6 +75,11 @@ class TcpProxy:
         if doomed:
             await asyncio.wait(doomed)
 
+    def say(self, data: bytes) -> None:
+        """Let every client hear this, as if the broker had said it."""
+        for writer in tuple(self._clients):
+            writer.write(data)
+
     def hold(self) -> None:
         """Keep back what the broker says from now on; what clients say still gets through."""
         self._answers.clear()
@@ -108,11 +114,13 @@ class TcpProxy:
             writer.transport.abort()
             return
         self._writers.add(far_writer)
+        self._clients.add(writer)
         try:
             await asyncio.gather(
                 self._pump(reader, far_writer, is_answer=False), self._pump(far_reader, writer, is_answer=True)
             )
         finally:
+            self._clients.discard(writer)
             for end in (writer, far_writer):
                 self._writers.discard(end)
                 end.transport.abort()

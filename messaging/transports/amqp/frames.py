@@ -22,6 +22,8 @@ from messaging.transports.amqp.errors import Refusal
 __all__ = ["FrameReader"]
 
 _HEAD_BYTES: Final = 7
+# Far beyond any frame size that brokers are configured with (RabbitMQ: 128 KiB).
+_FRAME_MAX_BYTES: Final = 16 * 1024 * 1024
 _METHOD: Final = 1
 _CONTENT_HEADER: Final = 2
 # Class, weight, body size and the flags come first; after them the properties, of which an empty list has none.
@@ -53,6 +55,9 @@ class FrameReader(asyncio.StreamReader):
 
     async def readexactly(self, n: int) -> bytes:
         """Return the next `n` bytes; aiormq asks for 1, then 6, then the rest of a frame."""
+        if n > _FRAME_MAX_BYTES:
+            # A lie, or no AMQP at all: waiting for it would keep all that comes until then in memory.
+            raise asyncio.IncompleteReadError(b"", n)
         data = await super().readexactly(n)
         if len(self._head) < _HEAD_BYTES:
             self._head += data

@@ -123,3 +123,10 @@ async def test_properties_that_would_take_too_long_are_emptied() -> None:
 
     assert isinstance(header, ContentHeader)
     assert (header.body_size, header.properties.message_id, header.properties.headers) == (5, None, None)
+
+
+async def test_frame_of_a_size_that_no_broker_has_is_not_waited_for() -> None:
+    reading = Reading()
+
+    with pytest.raises(asyncio.IncompleteReadError):
+        await reading.through(b"\x03\x00\x01\xff\xff\xff\xff")

@@ -1,7 +1,9 @@
 """A broker that lies, or somebody between it and us: whatever frames come, one connection ends at worst."""
 
 import asyncio
+import contextlib
 import struct
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -17,13 +19,18 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from messaging.core.sealed import Label, Route
-from messaging.errors import PublishNotConfirmedError, UnroutableError
+from messaging.errors import ConnectionLostError, PublishNotConfirmedError, UnroutableError
+from messaging.transports.amqp import AmqpTransport
 from messaging.transports.amqp.arrival import Message
 from messaging.transports.amqp.errors import OutcomeUnknownError
 from messaging.transports.amqp.fast import FastChannel
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.splitter import Splitter
 from messaging.transports.amqp.wire import ACK, DELIVER, FRAME, METHOD, NACK
+from tests.support.sealing import as_sealed
+from tests.support.waiting import eventually
+from tests.transports.amqp_rig import AmqpRig
+from tests.transports.rig import KEY, Recorder, ack, label, work
 
 NUMBER = 7
 FRAME_MAX = 4_096
@@ -321,3 +328,42 @@ def test_tables_of_every_type_are_read_or_not_there(entries: list[bytes], more: 
         await bench.judge()
 
     asyncio.run(scene())
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "plain"])
+async def test_whoever_sits_between_us_and_the_broker_stops_nobody_for_good(rig: AmqpRig, fast: bool) -> None:
+    transport = await rig.transport()
+    await transport.declare(work(rig.names))
+    recorder, proxy = Recorder(settle=ack), rig.proxy_of(transport)
+    await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
+    lies = [
+        b"",
+        confirm(ACK, 999).replace(b"\x00\x07", b"\x00\x01", 1) * 3,
+        b"".join(frame(METHOD, channel, struct.pack(">IQB", NACK, 2**63, 1)) for channel in range(1, 9)),
+        b"".join(frame(2, channel, struct.pack(">HHQH", 60, 0, 2**40, 0)) for channel in range(1, 9)),
+        b"".join(frame(METHOD, channel, struct.pack(">I4pQB", DELIVER, b"tag", 1, 0)) for channel in range(1, 9)),
+        frame(METHOD, 2_000, b"\x00\x3c\x00\x3c"),
+        frame(3, 60_000, b"stray"),
+        frame(METHOD, 0, struct.pack(">II", 10 << 16 | 50, 0)),
+        frame(METHOD, 1, b"", size=2**32 - 1),
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        bytes(range(256)) * 64,
+    ]
+
+    for number, lie in enumerate(lies):
+        proxy.say(lie)
+        again = partial(flows, transport, rig, recorder, number)
+        await eventually(again, 30.0, what=f"lie {number} is overcome")
+
+    assert proxy.connections_total < 20 * len(lies)
+
+
+async def flows(transport: AmqpTransport, rig: AmqpRig, recorder: Recorder, number: int) -> bool:
+    """Tell whether a message comes through within a moment."""
+    body = f"{number}".encode()
+    route = Route(exchange=rig.names.commands, routing_key=KEY)
+    with contextlib.suppress(PublishNotConfirmedError, ConnectionLostError):
+        await transport.publish(as_sealed(body), route, label(number), timeout_s=1.0)
+    await asyncio.sleep(0.05)
+    return body in {delivery.body for delivery in recorder.deliveries}
