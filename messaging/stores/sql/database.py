@@ -121,7 +121,7 @@ class mapped:  # noqa: N801 - reads as a word: `with mapped():`
     """
 
     def __init__(self, *, only_ours: bool = False) -> None:
-        self._gone = (*_GONE, DBAPIError) if only_ours else _GONE
+        self._gone = (*_GONE, DBAPIError, sqlite3.Error) if only_ours else _GONE
 
     def __enter__(self) -> None:
         """Nothing to prepare."""

@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, and_, bindparam, delete, literal, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from messaging.core.inbox import Decision, Replaying, RowState, judge
 from messaging.errors import ConfigurationError
 from messaging.stores.base import Grouping, InboxKey, Reservation, StoreUnavailableError
 from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.direct import Direct
 from messaging.stores.sql.group import Groups, GroupUnit
 from messaging.stores.sql.outbox import Staging
 from messaging.stores.sql.schema import INBOX
@@ -44,6 +46,7 @@ class SqlInbox:
             ),
         }
         self._insert = database.insert(INBOX).values(**self._ran).on_conflict_do_nothing()
+        self._direct = Direct(database.engine, self._insert, _GIVEN) if database.is_sqlite else None
         self._groups = Groups(database, self._insert)
         self._stagings: dict[str, Staging] = {}
 
@@ -184,6 +187,11 @@ class SqlInbox:
             staging = self._stagings[service] = Staging(self._database, service)
         return staging
 
+    async def _inserted(self, connection: AsyncConnection, values: dict[str, Any]) -> bool:
+        if self._direct is not None:
+            return await self._direct.run(connection, [values]) == 1
+        return (await connection.execute(self._insert, values)).rowcount == 1
+
     def _values(self, key: InboxKey, leaf: bytes, expires_at_ms: int) -> dict[str, Any]:
         return {**_columns(key), "leaf": leaf, _EXPIRES: expires_at_ms}
 
@@ -199,7 +207,7 @@ class SqlInbox:
         with mapped(only_ours=True):
             # Waits for a concurrent duplicate; as the first statement it opens the transaction.
             reply = None
-            is_new = (await unit.connection.execute(self._insert, values)).rowcount == 1
+            is_new = await self._inserted(unit.connection, values)
             if is_new:
                 decision = judge(RowState.ABSENT, same_leaf=True, replay=replaying)
             else:
@@ -222,6 +230,7 @@ def _is(key: InboxKey) -> Any:
 
 # Names of their own: those of columns are SQLAlchemy's where a row is changed.
 _EXPIRES: Final = "expires_at_ms"
+_GIVEN: Final = ("service", "sender", "message_id", "leaf", _EXPIRES)
 _REPLY: Final = "kept_reply"
 _ANSWER: Final = (
     update(INBOX)

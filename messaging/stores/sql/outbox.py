@@ -32,11 +32,22 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from messaging.core.sealed import Label, Route
 from messaging.stores.base import Claimed, Outgoing
 from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.direct import Direct
 from messaging.stores.sql.schema import OUTBOX
 
 __all__ = ["SqlOutbox", "Staging"]
 
 REASON_MAX_CHARS: Final = 500
+_GIVEN: Final = (
+    "service",
+    "message_id",
+    "message_type",
+    "exchange",
+    "routing_key",
+    "is_mandatory",
+    "sealed",
+    "partition_key",
+)
 
 
 class Staging:
@@ -52,7 +63,11 @@ class Staging:
         self._database = database
         # Built once: its text and cache key cost more than its execution.
         now_ms = database.now_ms()
-        self._insert = insert(OUTBOX).values(created_at_ms=now_ms, due_at_ms=now_ms)
+        times = {"created_at_ms": now_ms, "due_at_ms": now_ms}
+        # Said here, because a settled statement takes no default of the table.
+        new = {"attempts": 0, "claimed_until_ms": 0, "is_parked": False}
+        self._insert = insert(OUTBOX).values(**times, **new)
+        self._direct = Direct(database.engine, self._insert, _GIVEN) if database.is_sqlite else None
 
     async def check(self, connection: AsyncConnection) -> None:
         """Fail if the transaction has; on SQLite a statement that fails undoes itself alone."""
@@ -61,8 +76,11 @@ class Staging:
 
     async def write(self, connection: AsyncConnection, staged: Sequence[Outgoing]) -> None:
         """Insert all rows with one statement; none for nothing."""
-        if staged:
-            await connection.execute(self._insert, [self._row(outgoing) for outgoing in staged])
+        rows = [self._row(outgoing) for outgoing in staged]
+        if rows and self._direct is not None:
+            await self._direct.run(connection, rows)
+        elif rows:
+            await connection.execute(self._insert, rows)
 
     def _row(self, outgoing: Outgoing) -> dict[str, Any]:
         return {
