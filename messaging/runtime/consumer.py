@@ -110,7 +110,7 @@ class Consumer:
         if handling.delivery.delivery_count >= FUSE_DELIVERIES:
             return Bury(reason="crash_loop")
         try:
-            early = await self._believe(handling)
+            early = await self._believe(handling) or self._outcomes.came_back(handling)
             verdict = await self._run(handling) if early is None else early
         except SealError as error:
             if error.disposition is Disposition.LAG:

@@ -74,6 +74,23 @@ class Outcomes:
             )
         return self._in_time(handling, policy.decide(fault, jitter=self._ambient.jitter()))
 
+    def came_back(self, handling: Handling) -> Verdict | None:
+        """Return what to do with a request that a worker took and never settled; None: run it.
+
+        The queue of requests counts no deliveries, so the message counts them itself. Back for the first time it takes
+        the rung as a second attempt and runs once more; back from that one too, its caller is told: it may be what
+        kills its workers.
+        """
+        verified, attempt = handling.verified, handling.delivery.attempt
+        if handling.part is not Part.REQUESTS or not handling.delivery.redelivered or verified is None:
+            return None
+        handling.attempt = attempt
+        if attempt > 1:
+            return self.failed(handling, RuntimeError("its worker died or was stopped twice while it had this request"))
+        waits = self._ambient.now_ms() + 2 * FIRST_RUNG_MS < verified.expires_at_ms
+        # With less time left it goes round until its deadline at most.
+        return Retry(delay_s=FIRST_RUNG_S) if waits else None
+
     def refused(self, handling: Handling, error: SealError) -> Verdict:
         """Return where a delivery goes that could not be believed or read."""
         evidence = error.evidence if isinstance(error.evidence, Verified) else None

@@ -4,14 +4,23 @@ import asyncio
 import json
 import os
 import signal
+import sys
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pydantic import BaseModel
 
+from messaging import RemoteError, Request, Settings
+from messaging.ambient import real_ambient
 from messaging.assembly import Operator, open_operator
+from messaging.core.topology import Subscriptions
+from messaging.security.development_files import Contract, init_development
 from services.demo.programs import Program
 from services.orders.contract import PlaceOrder
 from services.users.contract import GetUser, RegisterUser, UserNotFound
+from tests.support.broker import Broker
+from tests.support.installation import Installation
 from tests.support.landscape import OPERATOR, Landscape
 from tests.support.waiting import eventually
 
@@ -76,3 +85,83 @@ async def test_killing_one_of_two_workers_loses_none_of_1000_commands(landscape:
         assert await depths(operator, "users", FAILURE_QUEUES) == dict.fromkeys(FAILURE_QUEUES, 0)
         assert await depths(operator, "orders", ("commands",)) == {"commands": 0}
     await survivor.ready(timeout_s=5.0)
+
+
+KILLER = """
+import os, signal
+from pydantic import BaseModel
+from messaging import Context, Request, Service
+
+class Answer(BaseModel):
+    number: int
+
+class Ask(Request[Answer], name="shop.ask"):
+    number: int
+
+shop = Service("shop")
+
+@shop.on_request(Ask)
+async def ask(request: Ask, context: Context) -> Answer:
+    if request.number == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Answer(number=request.number)
+"""
+
+
+class Answer(BaseModel):
+    number: int
+
+
+class Ask(Request[Answer], name="shop.ask"):
+    number: int
+
+
+async def test_a_request_that_kills_its_worker_kills_two_and_its_caller_is_told(broker: Broker, tmp_path: Path) -> None:
+    subscriptions = Subscriptions(requests=frozenset({("shop.ask", 1)}))
+    init_development(
+        tmp_path / "keys", {"shop": Contract(handles=subscriptions)}, ambient=real_ambient(), operator="dev"
+    )
+    (tmp_path / "killer.py").write_text(KILLER)
+    installation = Installation(folder=tmp_path, broker_url=broker.url)
+    settings = Settings(broker_url=broker.url, keys=installation.keys, namespace=installation.namespace)
+    deaths, is_over = 0, asyncio.Event()
+
+    async def keep_running() -> None:
+        nonlocal deaths
+        while not is_over.is_set():
+            worker = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "messaging", "run", "killer:shop"),
+                cwd=tmp_path,
+                env=installation.environment,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            over = asyncio.create_task(is_over.wait())
+            ended = asyncio.create_task(worker.wait())
+            await asyncio.wait([over, ended], return_when=asyncio.FIRST_COMPLETED)
+            over.cancel()
+            if ended.done():
+                deaths += 1
+            else:
+                worker.terminate()
+                await ended
+
+    async with open_operator(settings, "ops:dev") as operator:
+        keeping = asyncio.create_task(keep_running())
+        queue = operator.names.queue("shop", "requests")
+
+        async def is_fed() -> bool:
+            depth = await operator.transport.depth(queue)
+            return depth is not None and depth.consumers > 0
+
+        try:
+            await eventually(is_fed, 30.0, what="the worker consumes")
+            with pytest.raises(RemoteError, match="twice"):
+                await operator.request(Ask(number=0), timeout_s=60.0)
+            told_after = deaths
+            answer = await operator.request(Ask(number=7), timeout_s=30.0)
+        finally:
+            is_over.set()
+            await keeping
+
+    assert answer.number == 7
+    assert told_after == 2

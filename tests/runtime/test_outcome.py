@@ -1,12 +1,18 @@
 """Where a delivery goes that could not be believed, read or handled."""
 
+from dataclasses import dataclass
+from typing import cast
+
 import pytest
 
 from messaging import Context, Service
-from messaging.core.envelope import Envelope
-from messaging.runtime.outcome import LAG_UNVERIFIED_MAX
+from messaging.core.envelope import Envelope, Kind
+from messaging.core.retry import Ack, Retry, RetryPolicy
+from messaging.runtime.handling import Handling, Part
+from messaging.runtime.outcome import LAG_UNVERIFIED_MAX, Identity, Outcomes
 from messaging.security import suite
 from messaging.security.seal import Sealer, Unsigned
+from messaging.transports.base import Delivery
 from tests.support.logs import Logs
 from tests.support.shop import CountOrders, OrderPlaced, PlaceOrder
 from tests.support.stage import Stage
@@ -196,3 +202,49 @@ async def test_content_that_cannot_be_opened_is_buried() -> None:
 
 def _leaf(header: bytes, block: bytes, content: bytes) -> bytes:
     return suite.leaf_of_parts(header, suite.sha256(block), content)
+
+
+@dataclass
+class _Back:
+    """A delivery that came back."""
+
+    redelivered: bool = True
+    attempt: int = 1
+    first_failed_ms: int | None = None
+
+
+def _handling(stage: Stage, back: _Back, *, part: Part = Part.REQUESTS, life_ms: int = 60_000) -> Handling:
+    body = stage.sealed(CountOrders(), "users", life_ms=life_ms)
+    verified = stage.opener("orders").verify(body, kinds=frozenset({Kind.REQUEST}))
+    return Handling(delivery=cast("Delivery", back), part=part, verified=verified)
+
+
+def _outcomes(stage: Stage) -> Outcomes:
+    identity = Identity(service="orders", instance="0" * 16, host="h", version="1")
+    return Outcomes(identity=identity, ambient=stage.clock.ambient, retry=RetryPolicy())
+
+
+async def test_a_request_whose_worker_died_runs_once_more_and_then_its_caller_is_told() -> None:
+    async with Stage(an_orders()) as stage:
+        outcomes = _outcomes(stage)
+        first, second = _handling(stage, _Back()), _handling(stage, _Back(attempt=2))
+
+        assert outcomes.came_back(first) == Retry(delay_s=1.0)
+        assert outcomes.came_back(second) == Ack()
+        assert second.fault is not None
+        assert "twice" in second.fault.reason
+        assert second.reply is not None
+
+
+@pytest.mark.parametrize(
+    ("back", "part", "life_ms"),
+    [
+        (_Back(redelivered=False, attempt=2), Part.REQUESTS, 60_000),
+        (_Back(), Part.COMMANDS, 60_000),
+        (_Back(), Part.REQUESTS, 1_500),
+    ],
+    ids=["fresh from the rung", "counted by the broker", "no time for the rung"],
+)
+async def test_what_else_comes_runs(back: _Back, part: Part, life_ms: int) -> None:
+    async with Stage(an_orders()) as stage:
+        assert _outcomes(stage).came_back(_handling(stage, back, part=part, life_ms=life_ms)) is None

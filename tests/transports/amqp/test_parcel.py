@@ -58,3 +58,7 @@ def test_id_of_a_stranger_is_no_uuid() -> None:
     parcel = Parcel.of(b"junk", ROUTE, Label(message_id="whatever", type=""), new_id=lambda: ID)
 
     assert (parcel.message_id, parcel.id) == ("whatever", None)
+
+
+def test_no_priority_is_said_because_versions_disagree_about_it() -> None:
+    assert Parcel.of(b"x", ROUTE, Label(message_id=ID.hex, type="t/1"), new_id=lambda: ID).properties.priority is None
