@@ -104,7 +104,7 @@ class Intake:
                 self._put_off.append(delivery)
             return
         handling = Handling(delivery=delivery, part=self.part, original=delivery.body)
-        self._running.spawn(self._handle(handling), name=f"{self.queue} {delivery.message_id}")
+        self._running.spawn(self._handle(handling), name=self.queue)
 
     async def _handle(self, handling: Handling) -> None:
         try:

@@ -132,24 +132,27 @@ class Consumer:
     async def _believe(self, handling: Handling) -> Verdict | None:
         """Verify, reserve and open; hold the delivery while the trouble is local. None means: run it."""
         try:
-            return await self._opened(handling)
+            return await self._open(handling)
+        except (SealError, StoreUnavailableError) as error:
+            trouble = _local(error)
+        try:
+            return await self._hold(handling, trouble)
         finally:
             self._held.pop(id(handling), None)
 
-    async def _opened(self, handling: Handling) -> Verdict | None:
+    async def _hold(self, handling: Handling, trouble: Exception) -> Verdict | None:
         patience_s, held_s = _HOLD_FIRST_S, 0.0
         while True:
-            try:
-                return await self._open(handling)
-            except (SealError, StoreUnavailableError) as error:
-                if isinstance(error, SealError) and error.disposition is not Disposition.LOCAL:
-                    raise
-                self._held[id(handling)] = str(error)
-                log.warning("delivery.held", queue=handling.delivery.queue, reason=str(error))
+            self._held[id(handling)] = str(trouble)
+            log.warning("delivery.held", queue=handling.delivery.queue, reason=str(trouble))
             held_s += patience_s
             if held_s > HOLD_LIMIT_S or await self._stops_within(patience_s):
                 raise GivenBack
             patience_s = min(2 * patience_s, _HOLD_MAX_S)
+            try:
+                return await self._open(handling)
+            except (SealError, StoreUnavailableError) as error:
+                trouble = _local(error)
 
     async def _stops_within(self, delay_s: float) -> bool:
         try:
@@ -357,6 +360,13 @@ class Consumer:
 def contract_codec(router: Router, verified: Verified) -> int:
     """Return the codec in which answers to this request travel."""
     return contract_of(router.resolve(Kind.REQUEST, verified.name, verified.version).model).codec
+
+
+def _local(error: SealError | StoreUnavailableError) -> SealError | StoreUnavailableError:
+    """Return the error if it is this machine's trouble, which passes; raise it otherwise."""
+    if isinstance(error, SealError) and error.disposition is not Disposition.LOCAL:
+        raise error
+    return error
 
 
 def _unrunnable(decision: Decision) -> Verdict:

@@ -34,6 +34,14 @@ class _Row:
     reply: bytes | None = field(default=None, repr=False)
 
 
+_Place = tuple[str, str, int]
+
+
+def _place(key: InboxKey) -> _Place:
+    """Return what a row is found by: that of a UUID is hashed in Python each time, its number is not."""
+    return key.service, key.sender, key.message_id.int
+
+
 class MemoryInbox:
     """Keeps at most `max_ids` rows, each until its message has expired and for `ttl_s` seconds at least.
 
@@ -44,7 +52,7 @@ class MemoryInbox:
         self._ambient = ambient
         self._max_ids = max_ids
         self._ttl_s = ttl_s
-        self._rows: OrderedDict[InboxKey, _Row] = OrderedDict()
+        self._rows: OrderedDict[_Place, _Row] = OrderedDict()
         self._tokens = count(1)
         self._reply_bytes = 0
 
@@ -53,22 +61,23 @@ class MemoryInbox:
 
     async def state(self, key: InboxKey, *, leaf: bytes) -> RowState:
         """Return the row's state as these bytes see it."""
-        row = self._rows.get(key)
+        row = self._rows.get(_place(key))
         return RowState.ABSENT if row is None or row.leaf != leaf else self._state_of(row)
 
     async def reserve(
         self, key: InboxKey, *, leaf: bytes, expires_at_ms: int, lease_s: float, grouping: Grouping | None = None
     ) -> Reservation:
         """Take a lease for a delivery if it may run; there are no transactions to share."""
-        row = self._rows.get(key)
+        place = _place(key)
+        row = self._rows.get(place)
         if row is None:
             # The usual case: nothing is known of it.
-            return self._lease(key, leaf, lease_s, expires_at_ms)
+            return self._lease(key, place, None, leaf, lease_s, expires_at_ms)
         decision = self._judge(row, leaf)
         if decision is not Decision.RUN:
             # Also for other bytes: a caller that repeats a request under its id seals it anew.
             return Reservation(key=key, decision=decision, reply=row.reply)
-        return self._lease(key, leaf, lease_s, expires_at_ms)
+        return self._lease(key, place, row, leaf, lease_s, expires_at_ms)
 
     async def reserve_replay(
         self,
@@ -82,22 +91,24 @@ class MemoryInbox:
         lease_s: float,
     ) -> Reservation:
         """Take a lease for the original and for the operator's wrapper, or for neither."""
-        wrapper = self._judge(self._rows.get(outer), outer_leaf)
+        wrapper = self._judge(self._rows.get(_place(outer)), outer_leaf)
         if wrapper is not Decision.RUN:
             return Reservation(key=outer, decision=wrapper)
-        decision = self._judge(self._rows.get(key), leaf, replaying)
+        decision = self._judge(self._rows.get(_place(key)), leaf, replaying)
         if decision is not Decision.RUN:
             return Reservation(key=key, decision=decision)
         # The original first: once leased it cannot be pushed out by the wrapper's row.
-        reservation = self._lease(key, leaf, lease_s, expires_at_ms)
-        self._lease(outer, outer_leaf, lease_s, expires_at_ms)
+        place = _place(key)
+        reservation = self._lease(key, place, self._rows.get(place), leaf, lease_s, expires_at_ms)
+        place = _place(outer)
+        self._lease(outer, place, self._rows.get(place), outer_leaf, lease_s, expires_at_ms)
         return Reservation(key=key, decision=Decision.RUN, token=reservation.token, outer=outer)
 
     async def complete(self, reservation: Reservation, *, reply: bytes | None = None) -> bool:
         """Record that the handler ran."""
         held = self._settle(reservation, RowState.DONE)
         if held and reply is not None:
-            self._keep(self._rows[reservation.key], reply)
+            self._keep(self._rows[_place(reservation.key)], reply)
         return held
 
     async def renew(self, reservation: Reservation) -> Reservation:
@@ -117,11 +128,11 @@ class MemoryInbox:
         if row is None:
             return False
         if reservation.outer is not None:
-            self._forget(reservation.outer)
+            self._forget(_place(reservation.outer))
         if row.previous is RowState.ABSENT:
-            self._forget(reservation.key)
+            self._forget(_place(reservation.key))
         else:
-            self._end(reservation.key, row, row.previous)
+            self._end(_place(reservation.key), row, row.previous)
         return True
 
     def _judge(self, row: _Row | None, leaf: bytes, replaying: Replaying | None = None) -> Decision:
@@ -137,40 +148,41 @@ class MemoryInbox:
         # The lease of a replay that never ended leaves what it was taken on: raw bytes that failed stay failed.
         return RowState.LEASE_EXPIRED if row.previous is RowState.ABSENT else row.previous
 
-    def _lease(self, key: InboxKey, leaf: bytes, lease_s: float, expires_at_ms: int) -> Reservation:
+    def _lease(
+        self, key: InboxKey, place: _Place, before: _Row | None, leaf: bytes, lease_s: float, expires_at_ms: int
+    ) -> Reservation:
         token = next(self._tokens)
         previous = RowState.ABSENT
-        before = self._rows.get(key)
         if before is not None:
             seen = self._state_of(before)
             if seen is RowState.DONE or seen is RowState.FAILED:
                 previous = seen
-            self._forget(key)
+            self._forget(place)
         now_s = self._ambient.monotonic_s()
         self._evict(now_s)
-        self._rows[key] = _Row(leaf, RowState.LEASED, token, now_s + lease_s, expires_at_ms, previous)
+        self._rows[place] = _Row(leaf, RowState.LEASED, token, now_s + lease_s, expires_at_ms, previous)
         return Reservation(key=key, decision=Decision.RUN, token=token)
 
     def _settle(self, reservation: Reservation, state: RowState) -> bool:
         row = self._held(reservation)
         if row is None:
             return False
-        self._end(reservation.key, row, state)
-        if reservation.outer is not None and (outer := self._rows.get(reservation.outer)) is not None:
-            self._end(reservation.outer, outer, RowState.DONE)
+        self._end(_place(reservation.key), row, state)
+        if reservation.outer is not None and (outer := self._rows.get(_place(reservation.outer))) is not None:
+            self._end(_place(reservation.outer), outer, RowState.DONE)
         return True
 
     def _held(self, reservation: Reservation) -> _Row | None:
         """Return the row if the reservation's lease is still its own."""
-        row = self._rows.get(reservation.key)
+        row = self._rows.get(_place(reservation.key))
         return None if row is None or row.token is None or row.token != reservation.token else row
 
-    def _end(self, key: InboxKey, row: _Row, state: RowState) -> None:
+    def _end(self, place: _Place, row: _Row, state: RowState) -> None:
         # Bytes that somebody kept are accepted until they expire, so what happened to them is remembered as long.
         alive_s = (row.expires_at_ms + _SKEW_MS - self._ambient.now_ms()) / 1000
         row.state, row.token = state, None
         row.until_s = self._ambient.monotonic_s() + max(self._ttl_s, alive_s)
-        self._rows.move_to_end(key)
+        self._rows.move_to_end(place)
 
     def _keep(self, row: _Row, reply: bytes) -> None:
         if self._reply_bytes + len(reply) <= KEPT_REPLIES_MAX_BYTES:
@@ -183,18 +195,18 @@ class MemoryInbox:
             oldest = next(iter(self._rows.values()), None)
             if oldest is None or oldest.until_s > now_s:
                 return
-        for key in list(islice(self._rows, _EVICTIONS_PER_ROW)):
-            row = self._rows[key]
+        for place in list(islice(self._rows, _EVICTIONS_PER_ROW)):
+            row = self._rows[place]
             is_alive = row.until_s > now_s
             if is_alive and len(self._rows) < self._max_ids:
                 return
             if is_alive and row.state is RowState.LEASED:
-                self._rows.move_to_end(key)
+                self._rows.move_to_end(place)
             else:
-                self._forget(key)
+                self._forget(place)
 
-    def _forget(self, key: InboxKey) -> None:
-        row = self._rows.pop(key, None)
+    def _forget(self, place: _Place) -> None:
+        row = self._rows.pop(place, None)
         if row is not None and row.reply is not None:
             self._reply_bytes -= len(row.reply)
 

@@ -14,7 +14,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 __all__ = ["Deadline", "Deadlines", "TaskDeadline"]
 
@@ -26,11 +26,11 @@ _SWEEP_MIN: Final = 1_024
 class Deadline:
     """One entry."""
 
-    __slots__ = ("_slot", "expire")
+    __slots__ = ("_expire", "_slot")
 
     def __init__(self, slot: "dict[Deadline, None]", expire: Callable[[], None]) -> None:
         self._slot = slot
-        self.expire = expire
+        self._expire = expire
 
     def lift(self) -> None:
         """Take it back. Twice is once; after it expired nothing happens."""
@@ -39,6 +39,10 @@ class Deadline:
         if not slot:
             # A dict that was emptied entry by entry keeps its table.
             slot.clear()
+
+    def expire(self) -> None:
+        """Do what is to be done when it is over."""
+        self._expire()
 
 
 class Deadlines:
@@ -60,19 +64,24 @@ class Deadlines:
 
         It must not raise.
         """
+        slot = self.slot(timeout_s)
+        deadline = Deadline(slot, expire)
+        slot[deadline] = None
+        return deadline
+
+    def slot(self, timeout_s: float) -> "dict[Deadline, None]":
+        """Return where an entry of so many seconds belongs; for entries that come by themselves."""
         loop = self._loop or self._bound()
         number = int((loop.time() + timeout_s) * SLOTS_PER_S) + 1
         slot = self._slots.get(number)
         if slot is None:
+            if len(self._order) > self._sweep_at:
+                self._sweep()
             slot = self._slots[number] = {}
             heapq.heappush(self._order, number)
             if self._timer is None or number < self._timed:
                 self._arm(loop, number)
-        deadline = Deadline(slot, expire)
-        slot[deadline] = None
-        if len(self._order) > self._sweep_at:
-            self._sweep()
-        return deadline
+        return slot
 
     def of_task(self, timeout_s: float) -> "TaskDeadline":
         """Return what cancels the task that enters it when it is still inside after so many seconds."""
@@ -118,7 +127,7 @@ class Deadlines:
         self._sweep_at = max(_SWEEP_MIN, 2 * len(self._order))
 
 
-class TaskDeadline:
+class TaskDeadline(Deadline):
     """What `asyncio.timeout` does, without a timer of its own.
 
     Example:
@@ -129,11 +138,14 @@ class TaskDeadline:
         is_over: Whether it cut the wait short.
     """
 
-    __slots__ = ("_cancelling", "_deadline", "_deadlines", "_task", "_timeout_s", "is_over")
+    __slots__ = ("_cancelling", "_deadlines", "_task", "_timeout_s", "is_over")
+
+    _task: asyncio.Task[Any]
 
     def __init__(self, deadlines: Deadlines, timeout_s: float) -> None:
         self._deadlines = deadlines
         self._timeout_s = timeout_s
+        self._cancelling = 0
         self.is_over = False
 
     def __enter__(self) -> Self:
@@ -142,17 +154,19 @@ class TaskDeadline:
             raise RuntimeError("a deadline of a task is entered by a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._deadline = self._deadlines.set(self._timeout_s, self._expire)
+        self._slot = self._deadlines.slot(self._timeout_s)
+        self._slot[self] = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._deadline.lift()
+        self.lift()
         # Our own cancellation is taken back; one from elsewhere that came as well goes on.
         if self.is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Cut the wait short."""
         self.is_over = True
         self._task.cancel()

@@ -323,7 +323,7 @@ async def test_a_replay_ends_although_its_wrappers_row_was_pushed_out(monkeypatc
     rig = Rig()
     await rig.buried()
     replayed = await rig.replay()
-    monkeypatch.delitem(rig.inbox._rows, OUTER)
+    monkeypatch.delitem(rig.inbox._rows, memory._place(OUTER))
 
     assert await rig.inbox.complete(replayed)
 

@@ -149,7 +149,7 @@ async def test_a_cancellation_that_comes_with_the_deadline_wins() -> None:
             try:
                 await asyncio.Event().wait()
             finally:
-                deadline._expire()
+                deadline.expire()
 
     task = asyncio.create_task(wait())
     await entered.wait()

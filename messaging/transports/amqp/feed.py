@@ -92,6 +92,11 @@ class Feed:
             if not self._is_released:
                 self.channel.settle(message.delivery_tag, How.GIVE_BACK)
             return
+        if not self._held and (self.unsettled < self._taker.prefetch or not self._taker.prefetch):
+            # Nobody waits before it and there is room: the usual case.
+            self.unsettled += 1
+            self._taker.on_delivery(delivery)
+            return
         self._held.append(delivery)
         self.hand_over()
 
@@ -124,4 +129,5 @@ class Feed:
         if not self.channel.settle(tag, how):
             self._around.note_dropped(1)
         self.unsettled -= 1
-        self.hand_over()
+        if self._held:
+            self.hand_over()
