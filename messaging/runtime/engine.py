@@ -24,6 +24,7 @@ from messaging.runtime.router import Router
 from messaging.runtime.schedules import Schedules
 from messaging.runtime.seams import Seams
 from messaging.runtime.settle import Settler
+from messaging.runtime.spreading import Spreading
 from messaging.runtime.staging import Outlets
 from messaging.runtime.tasks import Tasks
 from messaging.settings import Settings
@@ -140,6 +141,17 @@ class Engine:
             for part in _parts_of(parts.subscriptions)
         )
         self._partitions = partitions
+        self._moving = Tasks()
+        self._spreading = (
+            Spreading(
+                partitions,
+                home=names.queue(self._service, Part.COMMANDS.word),
+                transport=parts.transport,
+                ambient=parts.ambient,
+            )
+            if partitions
+            else None
+        )
         self._all: tuple[Intake | PartitionIntake, ...] = (*intakes, *partitions)
 
     async def start(self, resources: Sequence[object]) -> None:
@@ -161,6 +173,8 @@ class Engine:
             self._scheduling.spawn(self._schedules.run(), name=f"{self._service} schedules")
         for intake in self._all:
             await intake.start()
+        if self._spreading is not None:
+            self._moving.spawn(self._spreading.run(), name=f"{self._service} spreading")
 
     async def drain(self) -> None:
         """Stop consuming and wait for running handlers; what overruns the bound is given back to its queue."""
@@ -170,6 +184,7 @@ class Engine:
         stops = (intake.stop(timeout_s=self._drain_timeout_s) for intake in self._all)
         if not all(await asyncio.gather(*stops)):
             log.warning("service.drain_timed_out", service=self._service, timeout_s=self._drain_timeout_s)
+        await self._moving.cancel()
         await self._purging.cancel()
         await self._scheduling.cancel()
         if self._relay is not None:

@@ -155,6 +155,7 @@ class PartitionIntake:
         self._channel = 0
         self._resters: set[asyncio.Event] = set()
         self._is_first = True
+        self._is_fed = False
         self._is_stopping = False
         self._is_renewing = False
         self._running = Tasks()
@@ -165,6 +166,16 @@ class PartitionIntake:
     def is_live(self) -> bool:
         """Whether the broker is known to feed it, or to let it stand by."""
         return self._subscription is not None and self._subscription.is_live
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether the broker feeds it, and not another replica."""
+        return self._is_fed
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything waits here for its next try, which would begin anew elsewhere."""
+        return bool(self._resters)
 
     @property
     def running(self) -> int:
@@ -202,7 +213,7 @@ class PartitionIntake:
         if count >= FUSE_DELIVERIES and not self._is_first:
             # Everything behind what kills comes back as often. Only the oldest can be what ran alone when it happened.
             delivery = HeldDelivery(delivery, count_max=FUSE_DELIVERIES - 1)
-        self._is_first = False
+        self._is_first, self._is_fed = False, True
         self._lanes.put(self._slot_of(delivery.body), delivery, is_suspect=count >= SUSPECT_DELIVERIES)
         self._begin()
 
@@ -214,6 +225,7 @@ class PartitionIntake:
         """Forget what has not started; called by the transport before anything of it comes again."""
         self._lanes.lose()
         self._is_first = True
+        self._is_fed = False
         self._channel += 1
         self._wake()
 
@@ -291,6 +303,10 @@ class PartitionIntake:
             timer.cancel()
             self._resters.discard(woken)
             self._lanes.resume(place)
+
+    def hand_over(self) -> None:
+        """Return everything in its order once what runs has ended, and stand by."""
+        self._renew()
 
     def _renew(self) -> None:
         if not (self._is_stopping or self._is_renewing):

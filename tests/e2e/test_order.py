@@ -95,7 +95,7 @@ async def test_killing_workers_keeps_each_of_50_keys_in_order(office: Office) ->
     async with Service("clerk", office.settings) as clerk, open_operator(office.settings, OPERATOR) as operator:
         sending = asyncio.create_task(clerk.send_many(commands))
         await office.reaches(COMMANDS // 5)
-        # The broker feeds the first that came; now it is killed in the middle of its work, and then its successor.
+        # They share the partitions; one after the other is killed in the middle of its work.
         for victim in (first, second):
             wanted = len(office.entries()) + COMMANDS // 5
             assert victim.pid is not None
