@@ -1,6 +1,6 @@
 """What sealing and opening cost: with a model against the goals, and bare by size, batch and number of recipients.
 
-    python -m benchmarks.seal [--suite 1] [--seconds 0.1] [--rounds 7] [--goals] [--out benchmarks/results]
+    python -m benchmarks.seal [--suite 1] [--seconds 0.05] [--rounds 5] [--goals] [--out benchmarks/results]
 
 Figures are CPU microseconds per message of this process. The goals are ratios to one Ed25519 signature or verification
 that is measured in the same round: ratios are what travels between machines.
@@ -327,8 +327,8 @@ def main() -> None:
     """Measure, and write the tables as Markdown and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", type=int, choices=sorted(SUITES), default=SUITE_1, help="2 is post-quantum")
-    parser.add_argument("--seconds", type=float, default=0.1, help="roughly, per round and figure")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.05, help="roughly, per round and figure")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--goals", action="store_true", help="only the model against the goals")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
