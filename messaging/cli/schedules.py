@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Final
 from uuid import UUID
 
+import structlog
 import typer
 
 from messaging.cli.exits import Exit, UsageError
@@ -21,6 +22,8 @@ from messaging.service import Service
 from messaging.stores.base import Schedule, Waiting
 
 __all__ = ["app"]
+
+log = structlog.get_logger()
 
 app = typer.Typer(
     help="Messages that wait for their time: list, cancel.", no_args_is_help=True, rich_markup_mode="rich"
@@ -87,7 +90,11 @@ def cancel(
 
     Example: [bold]messaging schedules cancel services.orders:orders 0198c2f4-6f6b-7c11-a9ab-3e1f0a52d0c7[/bold]
     """
-    outcomes = asyncio.run(_cancelled(load_service(target), ids))
+    service = load_service(target)
+    outcomes = asyncio.run(_cancelled(service, ids))
+    for message_id, outcome in zip(ids, outcomes, strict=True):
+        if outcome is Cancellation.CANCELLED:
+            log.warning("schedule.cancelled", service=service.name, message_id=str(message_id))
     if as_json:
         print_json([{"id": message_id, "outcome": outcome} for message_id, outcome in zip(ids, outcomes, strict=True)])
     else:

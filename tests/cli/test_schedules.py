@@ -1,6 +1,7 @@
 """Schedules from the shell: a store, and neither broker nor service."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -114,6 +115,14 @@ class TestList:
 
 
 class TestCancel:
+    def test_it_is_on_record(self, stored: Installation) -> None:
+        [message_id] = scheduled(stored, FUTURE)
+
+        stored.call("--log-file", "acts.jsonl", "schedules", "cancel", "stored:given", str(message_id), str(uuid4()))
+
+        [act] = [json.loads(line) for line in (stored.folder / "acts.jsonl").read_text().splitlines()]
+        assert (act["event"], act["service"], act["message_id"]) == ("schedule.cancelled", "shop", str(message_id))
+
     def test_what_waits(self, stored: Installation) -> None:
         first, second = scheduled(stored, FUTURE, FUTURE)
 
