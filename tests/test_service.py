@@ -23,7 +23,9 @@ from messaging import (
     Settings,
 )
 from messaging.ambient import real_ambient
+from messaging.core.topology import Subscriptions
 from messaging.security.development_files import Contract, init_development
+from messaging.security.trust import BUNDLE_FILE
 from messaging.transports.memory import MemoryBroker
 from tests.support.logs import Logs, captured_logs
 from tests.support.shop import CountOrders, OrderPlaced, PlaceOrder, RenameUser
@@ -448,3 +450,19 @@ async def test_a_service_that_nobody_ever_started_is_named(settings: Settings) -
     async with an_orders(settings) as orders:
         with pytest.raises(ConfigurationError, match="no keys of 'users'"):
             await orders.send(RenameUser())
+
+
+async def test_a_service_that_starts_again_refuses_a_bundle_older_than_it_had(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    shop = Contract(handles=Subscriptions())
+    init_development(folder, {"shop": shop}, ambient=real_ambient())
+    older = (folder / BUNDLE_FILE).read_bytes()
+    init_development(folder, {"shop": shop, "web": shop}, ambient=real_ambient())
+    service = Service("shop", Settings(broker_url="memory://", keys=folder))
+    async with service:
+        assert service.health.is_ready
+
+    (folder / BUNDLE_FILE).write_bytes(older)
+
+    with pytest.raises(ConfigurationError, match="version 1 is older than version 2"):
+        await service.start()
