@@ -42,7 +42,7 @@ async def watch_trust(
         lagging.clear()
         try:
             if trust.reload(path):
-                log.info("trust.reloaded", version=trust.current.version)
+                log.info("trust.reloaded", version=trust.current.version, settles_in_s=round(trust.settles_in_s()))
         except ConfigurationError as error:
             log.warning("trust.rejected", reason=str(error))
         if record is not None:
