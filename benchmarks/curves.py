@@ -30,7 +30,7 @@ from benchmarks.plots import draw_curves
 from benchmarks.programs import ProgramError, run_benchmark
 from benchmarks.tables import number, rows
 
-__all__ = ["main", "written"]
+__all__ = ["CURVES", "main", "written"]
 
 RESULTS: Final = Path(__file__).parent / "results"
 QUICK: Final = Scale(
@@ -59,6 +59,8 @@ USUAL: Final = Scale(
 )
 FULL: Final = replace(USUAL, messages=(1_000, 10_000, 100_000, 300_000, 1_000_000), runs=3)
 
+CURVES: Final = ("messages", "body", "recipients", "services", "workers", "prefetch", "window", "queues")
+
 Json = dict[str, object]
 
 
@@ -69,19 +71,19 @@ def tell(words: str) -> None:
 
 async def drawn(bench: Bench, only: Sequence[str], *, with_cluster: bool) -> tuple[list[Curve], dict[str, str]]:
     """Measure the chosen curves; return them, and why others are missing."""
-    wanted: dict[str, Callable[[], Awaitable[Curve]]] = {
-        "messages": bench.messages,
-        "body": bench.bodies,
-        "recipients": bench.recipients,
-        "services": bench.services,
-        "workers": bench.workers,
-        "prefetch": bench.prefetch,
-        "window": bench.window,
-        "queues": lambda: bench.queues(with_cluster=with_cluster),
-    }
+    measures: tuple[Callable[[], Awaitable[Curve]], ...] = (
+        bench.messages,
+        bench.bodies,
+        bench.recipients,
+        bench.services,
+        bench.workers,
+        bench.prefetch,
+        bench.window,
+        lambda: bench.queues(with_cluster=with_cluster),
+    )
     found: list[Curve] = []
     missing: dict[str, str] = {}
-    for name, measure in wanted.items():
+    for name, measure in zip(CURVES, measures, strict=True):
         if only and name not in only:
             continue
         began_s = time.monotonic()
@@ -152,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few small points, to see that it works")
     parser.add_argument("--full", action="store_true", help="up to 1 000 000 messages, three runs for each point")
-    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--only", nargs="*", default=[], choices=CURVES)
     parser.add_argument("--no-cluster", action="store_true", help="leave the three nodes out")
     parser.add_argument("--url", help="of a RabbitMQ that may be used; a private node otherwise")
     parser.add_argument("--out", type=Path, default=RESULTS)
