@@ -125,10 +125,14 @@ async def _sent(
     publisher: Publisher, commands: list[Command], *, timeout_s: float | None
 ) -> list[UUID | BaseException]:
     """Return what became of each command, in their order."""
-    results: list[UUID | BaseException] = [TransportError(_UNSENT) for _ in commands]
+    slots = [slot_among(command) for command in commands]
+    if not any(slot is not None for slot in slots):
+        return await asyncio.gather(
+            *(publisher.send(command, timeout_s=timeout_s) for command in commands), return_exceptions=True
+        )
+    results: list[UUID | BaseException | None] = [None] * len(commands)
     lanes: dict[int, list[int]] = {}
-    for number, command in enumerate(commands):
-        slot = slot_among(command)
+    for number, slot in enumerate(slots):
         # Below 0: a lane of its own.
         lanes.setdefault(-1 - number if slot is None else slot, []).append(number)
 
@@ -139,8 +143,8 @@ async def _sent(
     outcomes = await asyncio.gather(*(send(numbers) for numbers in lanes.values()), return_exceptions=True)
     for numbers, outcome in zip(lanes.values(), outcomes, strict=True):
         if outcome is not None:
-            results[next(number for number in numbers if not isinstance(results[number], UUID))] = outcome
-    return results
+            results[next(number for number in numbers if results[number] is None)] = outcome
+    return [TransportError(_UNSENT) if result is None else result for result in results]
 
 
 _UNSENT: Final = "not sent: a command before it with the same key failed; send it after that one"
