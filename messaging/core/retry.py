@@ -17,6 +17,8 @@ from messaging.errors import ConfigurationError, HandlerSignal
 __all__ = ["Ack", "Bury", "Defer", "Move", "Refuse", "Retry", "RetryPolicy", "Skip", "Verdict"]
 
 IN_PROCESS_MAX_S: Final = 0.1
+# The broker closes the channel of whoever holds a message for half an hour (docs/topology.md).
+BREAK_MAX_S: Final = 600.0
 RUNG_MAX_S: Final = 24 * 3600.0
 ATTEMPTS_MAX: Final = 1_000
 
@@ -84,18 +86,27 @@ class RetryPolicy:
         delays_s: Rungs of the ladder in order, seconds; ascending, whole milliseconds.
         transient: Exception classes that are always worth another try.
         permanent: Exception classes that never are; wins over `transient`.
+        break_after: Transient failures in a row after which the handler's queue pauses; 0 for never. Not of requests.
+        break_for_s: How long it pauses before one message is tried, seconds.
     """
 
     immediate: int = 1
     delays_s: tuple[float, ...] = (1.0, 5.0, 30.0, 120.0, 600.0)
     transient: tuple[type[BaseException], ...] = ()
     permanent: tuple[type[BaseException], ...] = ()
+    break_after: int = 0
+    break_for_s: float = 30.0
 
     def __post_init__(self) -> None:
         if self.immediate < 0 or self.immediate + len(self.delays_s) >= ATTEMPTS_MAX:
             raise ConfigurationError(f"immediate={self.immediate} and {len(self.delays_s)} rungs: use 0 to 998 in all")
         if list(self.delays_s) != sorted(self.delays_s):
             raise ConfigurationError(f"delays_s={self.delays_s} must ascend")
+        if self.break_after < 0 or not 0 < self.break_for_s <= BREAK_MAX_S:
+            raise ConfigurationError(
+                f"break_after={self.break_after}, break_for_s={self.break_for_s:g}: use 0 or more failures, and more "
+                f"than 0 to {BREAK_MAX_S:g} seconds"
+            )
         if any(not 0.001 <= delay <= RUNG_MAX_S for delay in self.delays_s):
             raise ConfigurationError(f"delays_s={self.delays_s}: each rung takes 0.001 to {RUNG_MAX_S:.0f} seconds")
 

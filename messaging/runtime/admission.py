@@ -13,6 +13,7 @@ import structlog
 
 from messaging.core.retry import Verdict
 from messaging.errors import TransportError
+from messaging.runtime.breaker import Breaker
 from messaging.runtime.consumer import GivenBack
 from messaging.runtime.handling import Handling, Part
 from messaging.runtime.settle import Settler
@@ -41,7 +42,15 @@ class Intake:
     """Takes deliveries of one queue in and sees each to its verdict."""
 
     def __init__(
-        self, part: Part, queue: str, *, transport: Transport, consumer: Decides, settler: Settler, prefetch: int
+        self,
+        part: Part,
+        queue: str,
+        *,
+        transport: Transport,
+        consumer: Decides,
+        settler: Settler,
+        prefetch: int,
+        breaker: Breaker | None = None,
     ) -> None:
         self.part = part
         self.queue = queue
@@ -49,6 +58,7 @@ class Intake:
         self._consumer = consumer
         self._settler = settler
         self._prefetch = prefetch
+        self._breaker = breaker
         self._width = 1
         # How many deliveries must still end well, one after the other, before the next widening.
         self._alone = 1
@@ -108,7 +118,7 @@ class Intake:
 
     async def _handle(self, handling: Handling) -> None:
         try:
-            verdict = await self._consumer.process(handling)
+            verdict = await self._decided(handling)
             await self._settler.settle(handling, verdict, stopping=self._consumer.stopping)
         except GivenBack:
             await self._settler.give_back(handling)
@@ -120,6 +130,12 @@ class Intake:
             await self._settler.abandon(handling)
             raise
         self._ended_well(handling.delivery)
+
+    async def _decided(self, handling: Handling) -> Verdict:
+        if self._breaker is None:
+            return await self._consumer.process(handling)
+        async with self._breaker.passage(handling, stopping=self._consumer.stopping):
+            return await self._consumer.process(handling)
 
     def _ended_well(self, delivery: Delivery) -> None:
         if self._is_narrowing:

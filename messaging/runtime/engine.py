@@ -11,6 +11,7 @@ from messaging.core.retry import RetryPolicy
 from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
 from messaging.runtime.admission import Intake
+from messaging.runtime.breaker import Breaker
 from messaging.runtime.consumer import Consumer
 from messaging.runtime.failpoint import Failpoint
 from messaging.runtime.handling import Part
@@ -137,6 +138,7 @@ class Engine:
                 consumer=sorting if sorting is not None and part is Part.COMMANDS else self._consumer,
                 settler=self._settler,
                 prefetch=limits.prefetch,
+                breaker=self._breaker(part, router, retry, parts),
             )
             for part in _parts_of(parts.subscriptions)
         )
@@ -153,6 +155,14 @@ class Engine:
             else None
         )
         self._all: tuple[Intake | PartitionIntake, ...] = (*intakes, *partitions)
+
+    def _breaker(self, part: Part, router: Router, retry: RetryPolicy, parts: Parts) -> Breaker | None:
+        """Return the breaker of a queue if anybody asks for one; callers of requests would only wait in vain."""
+        asked = any((handler.retry or retry).break_after for handler in router.handlers)
+        if not asked or part not in (Part.COMMANDS, Part.EVENTS):
+            return None
+        queue = parts.names.queue(self._service, part.word)
+        return Breaker(queue, default=retry, monotonic_s=parts.ambient.monotonic_s)
 
     async def start(self, resources: Sequence[object]) -> None:
         """Begin to consume.

@@ -160,3 +160,9 @@ def test_no_declared_class_overrides_what_a_handler_says_itself(signal: Exceptio
     assert RetryPolicy(transient=(Exception,)).is_permanent(signal) is None
     assert RetryPolicy(permanent=(Exception,)).is_permanent(signal) is None
     assert RetryPolicy(transient=(Exception,)).is_permanent(InvalidPayloadError("declared")) is False
+
+
+@pytest.mark.parametrize("values", [{"break_after": -1}, {"break_for_s": 0.0}, {"break_for_s": 601.0}])
+def test_a_breaker_that_makes_no_sense_is_refused(values: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="break_after"):
+        RetryPolicy(**values)  # type: ignore[arg-type]
