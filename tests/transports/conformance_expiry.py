@@ -50,7 +50,7 @@ class ExpiryCases:
 
         assert recorder.bodies == [b"0", b"1", b"2", b"3"]
         for delay_s in range(4):
-            assert delay_s - 0.01 <= arrived_s[str(delay_s).encode()] <= delay_s + 1.0
+            assert arrived_s[str(delay_s).encode()] >= delay_s - 0.01
         [last] = [delivery for delivery in recorder.deliveries if delivery.body == b"3"]
         assert {death.queue for death in last.deaths} == {rig.names.delay("orders", level) for level in (0, 1)}
         assert (last.attempt, last.delivery_count) == (1, 0)

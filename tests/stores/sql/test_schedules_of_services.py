@@ -1,13 +1,13 @@
 """Whole services that send for later over the durable store, on the harness's clock."""
 
 from datetime import datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from messaging import Command, ConfigurationError, Context, Event, Service
+from messaging import Command, ConfigurationError, Context, Event, RetryPolicy, Service
 from messaging.core.topology import Subscriptions
 from messaging.stores.sql import SqlStore
 from messaging.stores.sql.schema import SCHEDULE
@@ -117,6 +117,29 @@ async def test_what_was_cancelled_in_time_never_comes(world: World) -> None:
         later = await world.orders.cancel(reminder)
 
     assert (world.told, world.reminded, later) == (["cancelled"], [], "cancelled")
+
+
+async def test_the_wrong_way_to_send_inside_a_handler_ends_with_the_right_one_on_sqlite(
+    world: World, engine: AsyncEngine
+) -> None:
+    async def pay_order(command: PayOrder, context: Context) -> None:
+        deliver_at = world.h.now + timedelta(seconds=5)
+        await world.orders.send(Remind(), deliver_at=deliver_at, timeout=0.3)
+
+    orders = world.orders
+    orders._handlers.clear()
+    orders.on_command(PayOrder, retry=RetryPolicy(immediate=0, delays_s=()))(pay_order)
+    async with world.h as h:
+        await h.send(PayOrder(reminder=uuid4()), sender="users")
+        await h.settled()
+        reasons = [letter.fault.reason for letter in h.dead("orders")]
+
+    if engine.dialect.name == "sqlite":
+        # One writer: the handler's own transaction is in the way.
+        [reason] = reasons
+        assert "inside a handler use context.send, in its transaction" in reason
+    else:
+        assert reasons == []
 
 
 async def test_what_was_sent_cannot_be_cancelled(world: World) -> None:
