@@ -109,3 +109,19 @@ def test_a_queue_that_is_not_needed_any_more_is_told_and_nothing_deletes_it() ->
     assert [(step.todo, step.what) for step in found.steps] == [
         (Todo.LEFT_OVER, f"queue {NAMES.queue('orders', 'events')}")
     ]
+
+
+def test_fewer_partitions_leave_queues_over_and_their_bindings_are_taken_away() -> None:
+    keyed = Subscriptions(
+        commands=frozenset({("orders.place", 1)}), keyed=frozenset({("orders.place", 1)}), rungs_ms=(1000,)
+    )
+    four, two = (NAMES.of_service("orders", replace(keyed, partitions=count)) for count in (4, 2))
+
+    found = plan_topology(two, existing(four + WANTED), names=NAMES, services=["orders"])
+
+    stale = {step.binding for step in found.of(Todo.UNBIND)}
+    assert stale >= set(NAMES.slot_bindings("orders", keyed.keyed, 4))
+    assert not stale & set(two.bindings)
+    assert {step.what for step in found.of(Todo.LEFT_OVER)} == {
+        f"queue {NAMES.partition('orders', number)}" for number in (2, 3)
+    }
