@@ -41,7 +41,6 @@ __version__ = "0.1.0"
 
 # Type checkers need the imports that the lazy loading hides from them: the one place where the two must differ.
 if TYPE_CHECKING:
-    from messaging.assembly import open_operator
     from messaging.core.dead_letter import DeadLetter, Selection
     from messaging.core.fault import Fault
     from messaging.core.message import Command, Event, Request
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
         RetryLater,
         UnroutableError,
     )
+    from messaging.operators import open_operator
     from messaging.runtime.context import Context
     from messaging.runtime.dead_letters import DeadLetters
     from messaging.runtime.injection import Depends
@@ -81,7 +81,7 @@ _HOMES = {
     "Selection": "messaging.core.dead_letter",
     "Service": "messaging.service",
     "Settings": "messaging.settings",
-    "open_operator": "messaging.assembly",
+    "open_operator": "messaging.operators",
 }
 
 

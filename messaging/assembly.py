@@ -5,8 +5,7 @@ The one place that chooses implementations; `Service` and the command line stand
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,8 +19,6 @@ from messaging.core.message import Message
 from messaging.core.names import is_operator
 from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
-from messaging.runtime.dead_letters import DeadLetters
-from messaging.runtime.failpoint import Failpoint
 from messaging.runtime.parts import Parts
 from messaging.runtime.publisher import Limits, Publisher
 from messaging.runtime.replies import Replies
@@ -37,7 +34,7 @@ from messaging.transports.amqp.transport import AmqpTransport
 from messaging.transports.base import Transport
 from messaging.transports.memory import MemoryBroker, MemoryTransport
 
-__all__ = ["Operator", "build", "open_operator", "quieten", "tls_of", "trust_file"]
+__all__ = ["build", "quieten", "tls_of", "trust_file"]
 
 TRUST_FILE: Final = "trust.bundle"
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -108,52 +105,6 @@ def build(
         publisher=publisher,
         replies=replies,
     )
-
-
-class Operator:
-    """One operator, connected: sends messages from `ops:<name>` and works on dead letters."""
-
-    def __init__(self, parts: Parts, *, failpoint: Failpoint | None = None) -> None:
-        self.name = parts.identity
-        self.keyring = parts.keyring
-        self.trust = parts.trust
-        self.transport = parts.transport
-        self.names = parts.names
-        self.publisher = parts.publisher
-        self.dead_letters = DeadLetters(
-            operator=parts.identity,
-            transport=parts.transport,
-            opener=parts.opener,
-            sealer=parts.sealer,
-            publisher=parts.publisher,
-            names=parts.names,
-            ambient=parts.ambient,
-            failpoint=failpoint,
-        )
-        self.send = parts.publisher.send
-        self.publish = parts.publisher.publish
-        self.request = parts.publisher.request
-
-
-@asynccontextmanager
-async def open_operator(
-    settings: Settings, operator: str, *, passphrase: bytes | None = None, ambient: Ambient | None = None
-) -> AsyncIterator[Operator]:
-    """Connect as an operator, such as `ops:alice`.
-
-    Raises:
-        ConfigurationError: no such keyring, or it does not open.
-        ConnectionLostError: no broker.
-    """
-    if not is_operator(operator):
-        raise ConfigurationError(f"{operator!r} is no operator: write ops:<name>, such as ops:alice")
-    parts = build(settings, operator, Subscriptions(), passphrase=passphrase, ambient=ambient)
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(parts.transport.aclose)
-        await parts.transport.connect()
-        await parts.transport.declare(parts.names.shared())
-        stack.push_async_callback(parts.replies.aclose)
-        yield Operator(parts, failpoint=Failpoint.parse(settings.failpoint))
 
 
 def trust_file(settings: Settings) -> Path | None:

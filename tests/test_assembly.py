@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from messaging import ConfigurationError, Context, Reject, Service, Settings, open_operator
+from messaging import ConfigurationError, Settings
 from messaging.ambient import real_ambient
 from messaging.assembly import build, quieten, trust_file
 from messaging.core.topology import Subscriptions
@@ -16,7 +16,6 @@ from messaging.security.keyfile import keyring_file, load_keyring, write_keyring
 from messaging.transports.amqp.transport import AmqpTransport
 from messaging.transports.memory import MemoryTransport
 from tests.support.logs import Logs, captured_logs
-from tests.support.shop import CountOrders, OrderPlaced, PlaceOrder
 
 NOTHING = Subscriptions()
 OPERATOR = "ops:dev"
@@ -165,43 +164,6 @@ def test_throwaway_keys_are_refused_on_a_broker_elsewhere() -> None:
 def test_the_bundles_file_is_watched_only_where_there_is_one(folder: Path) -> None:
     assert trust_file(with_keys(folder)) == folder / "trust.bundle"
     assert trust_file(Settings.development()) is None
-
-
-async def test_an_operator_sends_asks_publishes_and_works_on_dead_letters() -> None:
-    settings = Settings.development()
-    orders = Service("orders", settings)
-
-    @orders.on_command(PlaceOrder)
-    async def place_order(command: PlaceOrder, context: Context) -> None:
-        if context.replayed_by is None:
-            raise Reject("not yet")
-
-    @orders.on_request(CountOrders)
-    async def count_orders(request: CountOrders, context: Context) -> int:
-        return 4
-
-    async with orders, open_operator(settings, OPERATOR) as operator:
-        assert operator.name == OPERATOR
-        await operator.send(PlaceOrder())
-        await operator.publish(OrderPlaced())
-        assert await operator.request(CountOrders()) == 4
-        await orders.settled()
-        assert [letter.fault.reason for letter in await operator.dead_letters.list("orders")] == ["not yet"]
-        await operator.dead_letters.replay("orders", reason="now")
-        await orders.settled()
-        assert await operator.dead_letters.list("orders") == []
-
-
-@pytest.mark.parametrize("name", ["alice", "orders", "ops:", "ops:Alice"])
-async def test_an_operator_is_called_ops_something(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="write ops:<name>"):
-        async with open_operator(Settings.development(), name):
-            raise AssertionError("it does not open")
-
-
-async def test_an_operators_keys_come_from_the_folder(folder: Path) -> None:
-    async with open_operator(with_keys(folder), OPERATOR) as operator:
-        assert operator.keyring.is_operator
 
 
 def test_in_development_only_warnings_are_shown_and_stdout_is_left_alone(

@@ -10,7 +10,6 @@ from typing import Annotated, Final
 
 import typer
 
-from messaging.assembly import Operator
 from messaging.cli.dead_edit import edit
 from messaging.cli.dead_export import export_letters, opened_for
 from messaging.cli.dead_find import listed_letters, one_letter, services_and_selection
@@ -36,6 +35,7 @@ from messaging.cli.exits import Exit, UsageError
 from messaging.cli.operators import Actor, AsOperator, act_as, actor_of
 from messaging.cli.render import counted, line, print_json
 from messaging.core.dead_letter import Group, Selection
+from messaging.operators import Operator
 
 __all__ = ["app"]
 

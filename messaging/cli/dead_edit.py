@@ -19,7 +19,6 @@ import typer
 from pydantic import ValidationError
 
 from messaging.ambient import real_ambient
-from messaging.assembly import Operator
 from messaging.cli.dead_find import one_letter
 from messaging.cli.exits import UsageError
 from messaging.cli.load import load_message
@@ -30,6 +29,7 @@ from messaging.core.dead_letter import DeadLetter, Selection
 from messaging.core.envelope import Envelope, Kind
 from messaging.core.message import Message, contract_of
 from messaging.core.topology import routing_key
+from messaging.operators import Operator
 
 __all__ = ["EDITED_FROM", "edit"]
 

@@ -7,11 +7,11 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Final, TextIO
 
-from messaging.assembly import Operator
 from messaging.cli.dead_find import services_and_selection
 from messaging.cli.dead_show import letter_record
 from messaging.cli.render import json_line
 from messaging.core.dead_letter import Selection
+from messaging.operators import Operator
 
 __all__ = ["export_letters", "opened_for"]
 

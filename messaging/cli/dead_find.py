@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from messaging.assembly import Operator
 from messaging.cli.dead_select import target_of
 from messaging.cli.exits import NothingMatchedError, UsageError
 from messaging.core.dead_letter import DeadLetter, Selection
+from messaging.operators import Operator
 from messaging.runtime.oldest import Oldest
 
 __all__ = ["Listed", "listed_letters", "one_letter", "services_and_selection"]

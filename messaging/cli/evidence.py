@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from messaging.assembly import Operator
 from messaging.cli.dead_find import one_letter
 from messaging.cli.exits import Exit, UsageError
 from messaging.cli.files import read_input, write_output
@@ -15,6 +14,7 @@ from messaging.cli.operators import AsOperator, act_as, actor_of
 from messaging.cli.passphrases import PassphraseFd, PassphraseFile
 from messaging.cli.render import json_text, line, print_json, shown_time
 from messaging.cli.trust_sign import pins_beside
+from messaging.operators import Operator
 from messaging.security.bundle import KeyState
 from messaging.security.bundle_format import verify_bundle
 from messaging.security.evidence import (

@@ -13,10 +13,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from messaging.assembly import Operator, open_operator
 from messaging.cli.exits import UsageError
 from messaging.cli.key_head import read_head
 from messaging.core.names import is_operator
+from messaging.operators import Operator, open_operator
 from messaging.security.keyfile import keyring_file
 from messaging.settings import Settings
 

@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
-from messaging.assembly import build, open_operator
+from messaging.assembly import build
 from messaging.core.dead_letter import DeadLetter, Selection
 from messaging.core.envelope import Envelope, Kind
 from messaging.core.message import Command, Event, Message, Request, contract_of
 from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
+from messaging.operators import open_operator
 from messaging.runtime.context import Context
 from messaging.runtime.dead_letters import ReplayReport
 from messaging.runtime.injection import Overrides

@@ -17,9 +17,9 @@ from typing import Final, NoReturn
 import httpx
 
 from messaging import MessagingError
-from messaging.assembly import open_operator
 from messaging.cli.exits import known_error
 from messaging.cli.render import problem
+from messaging.operators import open_operator
 from services.demo.acts import Acts
 from services.demo.brokers import FoundBroker, find_broker
 from services.demo.errors import DemoError

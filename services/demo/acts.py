@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import httpx
 
 from messaging import DeadLetter, Selection
-from messaging.assembly import Operator
+from messaging.operators import Operator
 from services.demo.errors import DemoError, in_time
 from services.demo.journal import log_lines
 from services.demo.narrator import Narrator

@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from messaging import MessagingError, Settings
 from messaging.ambient import real_ambient
-from messaging.assembly import Operator, open_operator
 from messaging.cli.broker_node import PrivateNode
 from messaging.cli.broker_probe import free_port
 from messaging.core.topology import Subscriptions
+from messaging.operators import Operator, open_operator
 from messaging.security.development_files import Contract, init_development
 from tests.chaos.findings import Finding
 from tests.chaos.history import Outcome, What, read_history

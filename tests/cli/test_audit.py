@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from messaging.assembly import open_operator
 from messaging.core.sealed import Label, Route
+from messaging.operators import open_operator
 from messaging.settings import Settings
 from tests.support.dead_shop import bury, clear
 from tests.support.installation import Installation

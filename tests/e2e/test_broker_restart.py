@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from messaging import MessagingError, Service
-from messaging.assembly import open_operator
 from messaging.cli.broker_node import PrivateNode
+from messaging.operators import open_operator
 from services.orders.contract import GetOrder, OrderNotFound, PlaceOrder
 from services.users.contract import GetUser, RegisterUser, UserNotFound
 from tests.support.broker import start_node

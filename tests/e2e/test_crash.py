@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from messaging import RemoteError, Request, Settings
 from messaging.ambient import real_ambient
-from messaging.assembly import Operator, open_operator
 from messaging.core.topology import Subscriptions
+from messaging.operators import Operator, open_operator
 from messaging.security.development_files import Contract, init_development
 from services.demo.programs import Program
 from services.orders.contract import PlaceOrder

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from messaging import DeadLetter, Selection
-from messaging.assembly import open_operator
+from messaging.operators import open_operator
 from tests.support.landscape import OPERATOR, Landscape
 from tests.support.waiting import eventually
 

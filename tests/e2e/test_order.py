@@ -14,8 +14,8 @@ import pytest
 
 from messaging import Service, Settings
 from messaging.ambient import real_ambient
-from messaging.assembly import open_operator
 from messaging.cli.broker_probe import free_port
+from messaging.operators import open_operator
 from messaging.security.development_files import Contract, init_development
 from services.demo.programs import Program
 from services.demo.settings import environment_with

@@ -20,7 +20,6 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from messaging import Command, Context, Reject, RetryPolicy, Service, Settings
 from messaging.ambient import real_ambient
-from messaging.assembly import open_operator
 from messaging.core.delays import delay_key, delay_topology
 from messaging.core.fault import Fault
 from messaging.core.permissions import (
@@ -35,6 +34,7 @@ from messaging.core.permissions import (
 )
 from messaging.core.topology import Declares, Names, Subscriptions
 from messaging.errors import TopologyConflictError
+from messaging.operators import open_operator
 from messaging.security.development_files import Contract, init_development
 from messaging.transports.amqp.transport import AmqpTransport
 from scripts.dev_certs import Issued

@@ -10,8 +10,8 @@ from unittest.mock import patch
 import pytest
 
 from messaging import Selection
-from messaging.assembly import open_operator
 from messaging.cli.broker_node import PrivateNode
+from messaging.operators import open_operator
 from messaging.runtime.failpoint import Step
 from messaging.transports.base import Delivery
 from tests.support.broker import Broker

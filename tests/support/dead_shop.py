@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from messaging.assembly import open_operator
 from messaging.core.message import Command
+from messaging.operators import open_operator
 from messaging.settings import Settings
 from tests.support.installation import Installation, until
 

@@ -22,8 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from messaging import Command, Context, Event, Reject, RetryPolicy, Service, Settings
 from messaging.ambient import real_ambient
-from messaging.assembly import Operator, open_operator
 from messaging.core.topology import Subscriptions
+from messaging.operators import Operator, open_operator
 from messaging.security.development_files import Contract, init_development
 from messaging.stores.sql import SqlStore
 from tests.support.installation import Installation

@@ -9,8 +9,8 @@ import msgpack
 import pytest
 
 from messaging import Context, Reject
-from messaging.assembly import open_operator
 from messaging.core.codec import PAYLOAD_MAX_BYTES
+from messaging.operators import open_operator
 from messaging.security.outer import BODY_MAX, split_parts
 from messaging.stores.base import InboxKey, Reservation, StoreUnavailableError
 from messaging.stores.memory import MemoryInbox

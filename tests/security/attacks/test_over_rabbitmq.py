@@ -20,8 +20,8 @@ import pytest
 
 from messaging import Context, Reject, Service, Settings
 from messaging.ambient import real_ambient
-from messaging.assembly import open_operator
 from messaging.core.topology import QUARANTINE_MAX_MESSAGES, routing_key
+from messaging.operators import open_operator
 from messaging.security.development import DevelopmentTrust
 from messaging.security.outer import split_parts
 from tests.support.arena import MARKER, GetOrder, OrderPlaced, OrderView, PlaceOrder

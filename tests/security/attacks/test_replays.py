@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from messaging import Context, Reject
-from messaging.assembly import open_operator
+from messaging.operators import open_operator
 from messaging.security.outer import split_parts
 from tests.support.arena import Arena, CancelOrder, GetOrder, OrderPlaced, Outcome, PlaceOrder
 from tests.support.realm import DAY_MS, START_MS, resign

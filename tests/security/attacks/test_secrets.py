@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 
 from messaging import Context, Reject
-from messaging.assembly import open_operator
 from messaging.core.envelope import Envelope
+from messaging.operators import open_operator
 from messaging.runtime.handling import Handling
 from messaging.security.content import Content
 from messaging.security.suite import DataKey, fresh_bytes
