@@ -208,8 +208,8 @@ class Checks:
         """
         parts, address = claim.parts, claim.header.address
         leaf = claim.leaf or parts.leaf()
-        # The cache stands in for the curve operation alone: the path is always walked, and key, state and policy were
-        # looked up anew. Single messages are not kept, they never come twice under one root.
+        # The cache stands in for the curve operation alone: the path is always walked, key and state were looked up
+        # anew, a grant is remembered under this very bundle. Single messages are not kept: none comes twice.
         root = merkle.root_of_path(leaf, parts.path, size=parts.size, index=parts.index)
         place = (address.sender, address.skid, parts.size, root, parts.signature, bundle.generation)
         now_s = self._ambient.monotonic_s()

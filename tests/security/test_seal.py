@@ -312,3 +312,9 @@ def test_a_namespace_is_part_of_the_message(realm: Realm) -> None:
 
 def test_how_long_a_message_may_live_is_the_bundles_word(realm: Realm) -> None:
     assert realm.sealer("users").longest_life_ms() == 7 * 24 * 3_600_000
+
+
+def test_an_unsigned_message_shows_its_leaf_and_its_size_alone(realm: Realm) -> None:
+    unsigned = realm.sealer("users").prepare(realm.envelope(), routing_key="orders.place_order.v1")
+
+    assert repr(unsigned) == f"Unsigned({unsigned.leaf.hex()}, {unsigned.size_bytes} bytes)"
