@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from yarl import URL
 
 from messaging import Selection
 from messaging.cli.broker_node import PrivateNode
@@ -16,6 +17,7 @@ from messaging.runtime.failpoint import Step
 from messaging.transports.base import Delivery
 from tests.support.broker import Broker
 from tests.support.graveyard import OPERATOR, Graveyard, Moved, open_graveyard
+from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
@@ -69,6 +71,28 @@ async def test_ctrl_c_leaves_each_letter_replayed_or_dead_and_the_same_command_g
     assert again.code == 0, again.err
     await assert_each_ran_once(yard, numbers)
     assert await yard.depth("shop", "refused") == 0
+
+
+async def test_a_link_that_breaks_under_a_pass_loses_nothing_and_replays_nothing_twice(
+    yard: Graveyard, broker: Broker
+) -> None:
+    numbers = await yard.bury(60)
+    yard.mended.add("shop")
+    address = URL(broker.url)
+    async with TcpProxy(address.host or "", address.port or 5672) as proxy:
+        through = str(address.with_host("127.0.0.1").with_port(proxy.port))
+        settings = yard.settings.model_copy(update={"broker_url": through})
+        async with open_operator(settings, OPERATOR) as acting:
+            passing = asyncio.create_task(acting.dead_letters.replay("shop", reason="a test", rate_per_s=15))
+            await eventually(lambda: yard.runs["shop"] >= 60 + 5, 30.0, what="the replay was under way")
+            proxy.cut()
+            await asyncio.wait([passing])
+            report = None if passing.exception() else passing.result()
+    again = await yard.replay("shop")
+
+    assert again.code in (0, 5), again.err
+    assert report is None or report.replayed >= 5
+    await assert_each_ran_once(yard, numbers)
 
 
 async def test_of_two_replayers_at_once_one_is_told_so(yard: Graveyard) -> None:
