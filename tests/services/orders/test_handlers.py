@@ -243,3 +243,26 @@ async def test_a_users_service_that_never_ran_is_waited_for(orders: Service, gat
 
     assert early == []
     assert (letter.fault.error, letter.fault.attempts) == ("UnroutableError", 7)
+
+
+@pytest.mark.postgres
+async def test_on_postgresql_rows_inbox_and_outbox_are_one_transaction_too(postgres_url: str, gateway: Service) -> None:
+    orders = create(own=OrdersSettings(database_url=postgres_url, users_timeout_s=5.0))
+    users = create_users(own=UsersSettings(database_url=postgres_url))
+
+    async with Harness(orders, users, gateway) as h:
+        user_id = uuid4()
+        await h.send(RegisterUser(user_id=user_id, name="Ada", email="ada@example.org"), sender="gateway")
+        await h.settled()
+        placed_one, rejected_one = tea(user_id), tea(uuid4())
+        for order in (placed_one, rejected_one):
+            await h.send(order, sender="gateway")
+        await h.settled()
+        views = [
+            await h.request(GetOrder(order_id=order.order_id), sender="gateway") for order in (placed_one, rejected_one)
+        ]
+
+        assert placed(placed_one) in h.published
+        assert h.dead("orders") == []
+
+    assert [view.status for view in views] == [OrderStatus.PLACED, OrderStatus.REJECTED]
