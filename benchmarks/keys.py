@@ -25,7 +25,14 @@ def write_keys(folder: Path, *, bystanders: int = 0, subscribers: int = 0) -> No
         requests=frozenset({("orders.get_order", 1)}),
     )
     hears = Subscriptions(events=frozenset({(ORDER_PLACED, 1)}))
-    contracts = {"orders": Contract(handles=orders), "shop": Contract(handles=Subscriptions())}
-    contracts |= {f"reader{number}": Contract(handles=hears) for number in range(subscribers)}
-    contracts |= {f"bystander{number}": Contract(handles=Subscriptions()) for number in range(bystanders)}
+    asked = frozenset({*handled, "orders.get_order"})
+    # Each says what it sends: where everybody may write to everybody, rules grow with the square of the services.
+    contracts = {
+        "orders": Contract(handles=orders, sends=frozenset()),
+        "shop": Contract(handles=Subscriptions(), sends=asked),
+    }
+    contracts |= {f"reader{number}": Contract(handles=hears, sends=asked) for number in range(subscribers)}
+    contracts |= {
+        f"bystander{number}": Contract(handles=Subscriptions(), sends=frozenset()) for number in range(bystanders)
+    }
     init_development(folder, contracts, ambient=real_ambient())
