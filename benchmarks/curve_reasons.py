@@ -11,7 +11,7 @@ REASONS: Final[Mapping[str, str]] = {
         "the first did. Where a short run lies above the line, it is the start: caches, the first data key."
     ),
     "body": (
-        "Encrypting, hashing and copying are linear in bytes, and the fixed part of a message is worth some 15 KiB of "
+        "Encrypting, hashing and copying are linear in bytes, and the fixed part of a message is worth some 20 KiB of "
         "them. Bends come from copies: beyond 128 KiB a message takes several AMQP frames, large bodies leave the "
         "processor's cache, and those that are hashed and encrypted beside the event loop pay for the hand-over."
     ),
