@@ -34,7 +34,7 @@ log = structlog.get_logger()
 async def open_store(_service: Service) -> AsyncIterator[tuple[object, ...]]:
     """Open the database; without a durable inbox handlers get the engine alone."""
     url = os.environ["CHAOS_DATABASE_URL"]
-    sizes = {} if url.startswith("sqlite") else {"pool_size": 16, "max_overflow": 16, "pool_pre_ping": True}
+    sizes = {} if url.startswith("sqlite") else {"pool_size": 16, "max_overflow": 0, "pool_pre_ping": True}
     engine = create_async_engine(url, **sizes)
     counting = asyncio.create_task(count_tasks(float(os.environ.get("CHAOS_COUNT_TASKS_S") or 0)))
     try:
