@@ -35,7 +35,7 @@ soak: ## half an hour of steady work, to see whether anything grows (SOAK_S=1800
 
 attacks: ## try every attack of the catalogue, on a real RabbitMQ and PostgreSQL too, and write docs/attacks.md
 	@$(MAKE) --no-print-directory -j3 setup broker postgres
-	@$(PYTEST) -q tests/security/attacks tests/security/test_vectors.py tests/fuzz --attack-report docs/attacks.md
+	@ATTACKS_FULL=1 $(PYTEST) -q tests/security/attacks tests/security/test_vectors.py tests/fuzz --attack-report docs/attacks.md
 
 fuzz: setup ## feed mutated bytes to the parsers, guided by coverage (FUZZ_S=300: seconds for each of FUZZ="open hybrid bundle keyring")
 	@test -x build/fuzz-venv/bin/python || $(BIN)/python -m venv build/fuzz-venv

@@ -13,6 +13,17 @@ from tests.support.tls import TlsNode, a_tls_node
 
 pytest_plugins = ["tests.support.attack_report"]
 
+# Assertions of what suites share explain themselves as those of test files do. Here, before any suite imports them.
+pytest.register_assert_rewrite(
+    "tests.transports.rig",
+    "tests.transports.conformance_delivery",
+    "tests.transports.conformance_expiry",
+    "tests.transports.conformance_lifecycle",
+    "tests.transports.conformance_routing",
+    "tests.transports.conformance_settling",
+    "tests.transports.conformance_single_active",
+)
+
 # A busy machine is no reason to fail: each test has its own time limit anyway.
 settings.register_profile("messaging", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("messaging")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -164,19 +165,24 @@ class TestFailures:
         assert "Traceback" in result.stderr
         assert "ConfigurationError" in result.stderr or "UsageError" in result.stderr
 
-    def test_a_defect_keeps_its_traceback(self, offline: Installation) -> None:
+    def test_a_module_that_cannot_be_imported_is_told_in_one_line_with_its_place(self, offline: Installation) -> None:
         (offline.folder / "broken.py").write_text("raise RuntimeError('oh')")
 
         result = offline.run("run", "broken:service")
 
-        assert result.returncode == 1
-        assert "Traceback" in result.stderr
-        assert "broken.py" in result.stderr
+        assert result.returncode == 2
+        assert "RuntimeError: oh (broken.py:1)" in result.stderr
+        assert result.stderr.count("\n") == 1
 
-    def test_a_defect_in_a_verb_is_not_explained_away(self, offline: Installation) -> None:
-        (offline.folder / "broken_shop.py").write_text("raise RuntimeError('oh')")
+    def test_a_defect_in_a_verb_keeps_its_traceback(
+        self, offline: Installation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(_target: str) -> NoReturn:
+            raise RuntimeError("oh")
 
-        assert isinstance(offline.call("topology", "show", "broken_shop:shop").exception, RuntimeError)
+        monkeypatch.setattr("messaging.cli.topology.load_service", broken)
+
+        assert isinstance(offline.call("topology", "show", "shop:shop").exception, RuntimeError)
 
     def test_a_closed_pipe_is_no_failure_to_speak_of(self, offline: Installation) -> None:
         shown = offline.spawn("topology", "show", "shop:shop")

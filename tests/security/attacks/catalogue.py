@@ -5,15 +5,17 @@ refused message goes") sends it, a counter by code rises, nothing is answered, a
 are not here were given up together with what they attacked.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Final
 
 __all__ = ["CASES", "EXPIRED_AMONG", "FORGED_IDS", "FORGED_SENDERS", "REPEATS"]
 
-# How much of each flood a test run sends; the time that it takes is what bounds them.
-FORGED_IDS: Final = 30_000
+# How much of each flood a test run sends; the time that it takes is what bounds them. `make attacks` sends all of it.
+IS_FULL: Final = bool(os.environ.get("ATTACKS_FULL"))
+FORGED_IDS: Final = 1_000_000 if IS_FULL else 30_000
 EXPIRED_AMONG: Final = 100_000
-FORGED_SENDERS: Final = 25_000
+FORGED_SENDERS: Final = 50_000 if IS_FULL else 25_000
 REPEATS: Final = 5_000
 
 CASES: Final[Mapping[int, str]] = {
@@ -63,7 +65,7 @@ CASES: Final[Mapping[int, str]] = {
     50: "the same bytes twice, in one process and in two with one store",
     51: "a crash after the handler and before the acknowledgement",
     52: "a crash inside the handler",
-    53: f"{FORGED_IDS:,} forged ids, and the store as large as after a tenth of them".replace(",", " ", 1),
+    53: f"{FORGED_IDS:_} forged ids, and the store as large as after a tenth of them".replace("_", " "),
     54: "the store is down; no trust bundle is loaded",
     55: "a dead letter injected again as it was",
     56: "an operator's replay, and the same replay again",
@@ -97,5 +99,5 @@ CASES: Final[Mapping[int, str]] = {
     84: "a kill between burying, marking and acknowledging",
     85: "names with line feeds, leading zeros, other scripts; a prefix that is no prefix",
     86: "hostile text on an operator's terminal",
-    87: f"{FORGED_SENDERS:,} forged senders, against metrics and logs".replace(",", " ", 1),
+    87: f"{FORGED_SENDERS:_} forged senders, against metrics and logs".replace("_", " "),
 }

@@ -191,6 +191,7 @@ async def test_a_crash_inside_the_handler_lets_it_run_again_once_the_lease_has_e
 
 
 @pytest.mark.attack(53)
+@pytest.mark.timeout(1_800)  # a million with ATTACKS_FULL
 async def test_forged_ids_leave_no_trace_in_the_store(arena: Arena) -> None:
     (await arena.struck(arena.sealed())).assert_ran()
     body, sizes = arena.sealed(), [len(arena.inbox("orders"))]
