@@ -357,8 +357,10 @@ class Publisher:
             rto=self._replies.queue,
         )
         with self._replies.expecting(envelope.id, expected) as answer:
-            # Nobody waits for the request's own confirm: the answer proves that it arrived.
-            self._start(envelope, unsigned, key=key, timeout_s=deadline_s, outcome=RequestConfirm(answer))
+            # Nobody waits for the request's own confirm: the answer proves that it arrived. The caller's deadline comes
+            # first, so that impatience with an answer is not taken for a channel that confirms nothing.
+            late_s = deadline_s + _CONFIRM_SLACK_S
+            self._start(envelope, unsigned, key=key, timeout_s=late_s, outcome=RequestConfirm(answer))
             return await answer
 
     async def _out(self, envelope: Envelope, *, key: str | None = None, timeout_s: float | None = None) -> None:
@@ -389,6 +391,7 @@ class Publisher:
         self._signer.pass_on(unsigned, send, waiting=outcome)
 
 
+_CONFIRM_SLACK_S = 1.0
 _VERBS = {Kind.COMMAND: "send()", Kind.EVENT: "publish()", Kind.REQUEST: "request()"}
 
 
