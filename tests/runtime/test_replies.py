@@ -234,3 +234,19 @@ async def test_closing_what_was_never_opened_is_fine() -> None:
         await users._replies.aclose()
 
         assert stage.broker.depth(users._replies.queue) is None
+
+
+async def test_the_callers_deadline_comes_before_that_of_the_requests_own_confirm(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Otherwise a slow answer would be taken for a channel that confirms nothing, and cost that channel.
+    users, seen = await asking.stage._publisher("users"), list[float]()
+
+    def silent(*_: object, timeout_s: float, **__: object) -> None:
+        seen.append(timeout_s)
+
+    monkeypatch.setattr(users._transport, "submit", silent)
+
+    with pytest.raises(RequestTimeoutError):
+        await users.request(CountOrders(), timeout_s=0.01)
+    assert seen[0] >= 1.0
