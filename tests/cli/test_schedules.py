@@ -29,7 +29,7 @@ by_lifespan = Service("shop", lifespan=opened)
 given = Service("shop", store=SqlStore(create_async_engine("sqlite+aiosqlite:///shop.db", poolclass=NullPool)))
 bare = Service("shop")
 """
-FUTURE = datetime.now(UTC) + timedelta(days=1, minutes=1)
+FUTURE = datetime.now(UTC) + timedelta(days=1, hours=12)
 
 
 @pytest.fixture
