@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 FROZEN_S = 20.0
 DEATHS = 3
+METRICS_S = 8.0
 
 
 @pytest.mark.smoke
@@ -131,6 +132,8 @@ async def test_stopping_in_order_leaves_nothing_behind(rig: Rig, fire_s: float, 
     for worker in rig.of("chaos"):
         worker.signal(signal.SIGTERM)
     codes += [await rig.died(worker) for worker in rig.of("chaos")]
+    # The broker tells these figures a few seconds late.
+    await asyncio.sleep(METRICS_S)
     unsettled = await rig.unsettled("chaos")
     await rig.start(count=2)
     await rig.recovered()
