@@ -118,7 +118,7 @@ def test_at_least_once_needs_quorum_strategy_and_rejecting(lacking: str) -> None
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("x-queue-type", "stream"),
+        ("x-queue-type", "heap"),
         ("x-overflow", "drop-tail"),
         ("x-dead-letter-strategy", "twice"),
         ("x-single-active-consumer", "yes"),
