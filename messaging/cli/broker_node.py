@@ -40,6 +40,9 @@ _PROGRAMS: Final = ("rabbitmq-server", "rabbitmqctl")
 # Where packages keep the scripts that their wrappers in PATH call: Debian, Ubuntu, Fedora.
 _PACKAGE_FOLDERS: Final = (Path("/usr/lib/rabbitmq/bin"), Path("/usr/lib64/rabbitmq/bin"))
 _POLL_S: Final = 0.05
+# After a crash a queue may hand on what expired meanwhile before the next queue is there, and by default it tries again
+# after three minutes.
+_HAND_ON_AGAIN: Final = "-rabbit dead_letter_worker_publisher_confirm_timeout 10000"
 _EPMD_TIMEOUT_S: Final = 5.0
 _KILL_TIMEOUT_S: Final = 10.0
 _REPORTED_LOG_LINES: Final = 12
@@ -267,7 +270,7 @@ class PrivateNode:
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
             "RABBITMQ_LOG_BASE": str(self._log_folder),
             "RABBITMQ_PID_FILE": str(self._pid_file),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback_only} -private_node {self._tag}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback_only} {_HAND_ON_AGAIN} -private_node {self._tag}",
             "RABBITMQ_CTL_ERL_ARGS": loopback_only,
             # Makes the script become the broker instead of staying as its parent, so signals reach the broker itself.
             "RUNNING_UNDER_SYSTEMD": "true",

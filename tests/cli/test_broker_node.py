@@ -67,6 +67,11 @@ class TestOneNode:
         with pytest.raises(ConfigurationError, match=r"list_users.* took longer than 0.01 s"):
             node.ctl("list_users", timeout_s=0.01)
 
+    def test_it_hands_dead_letters_on_again_soon(self, node: PrivateNode) -> None:
+        setting = node.ctl("eval", "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout).")
+
+        assert setting.strip() == "{ok,10000}"
+
     def test_it_listens_on_the_loopback_interface_only(self, node: PrivateNode) -> None:
         assert node.pid is not None
         assert listeners_of(node.pid) == {"0100007F"}
