@@ -23,7 +23,7 @@ GRAVE = Letter(id="f1", leaf=b"1", message_id=SPOILT, service="chaos", error="me
 
 def effects(**counts: list[UUID]) -> dict[Did, Counter[UUID]]:
     good = {"applied": [APPLIED], "answered": [ASKED], "transferred": [MOVED], "heard": [APPLIED, MOVED]}
-    return {did: Counter({**good, **counts}[did.value]) for did in Did}
+    return {did: Counter({**good, **counts}.get(did.value, [])) for did in Did}
 
 
 def judged(
