@@ -41,6 +41,7 @@ class Operation:
         outcome: How it ended.
         began_s: When, Unix seconds.
         took_s: How long each try took at most, seconds.
+        tries: How often it was called; every one after the first is the same message again.
         error: Class of the last error; empty when it succeeded.
     """
 
@@ -49,6 +50,7 @@ class Operation:
     outcome: Outcome
     began_s: float
     took_s: float = 0.0
+    tries: int = 1
     error: str = ""
 
 
@@ -62,9 +64,10 @@ class Writer:
         """Note that a call begins."""
         self._write({"op": str(op_id), "what": what, "at": time.time()})
 
-    def end(self, op_id: UUID, outcome: Outcome, *, took_s: float, error: str = "") -> None:
+    def end(self, op_id: UUID, outcome: Outcome, *, took_s: float, tries: int = 1, error: str = "") -> None:
         """Note how it ended."""
-        self._write({"op": str(op_id), "outcome": outcome, "took_s": round(took_s, 3), "error": error})
+        told = {"outcome": outcome, "took_s": round(took_s, 3), "tries": tries, "error": error}
+        self._write({"op": str(op_id), **told})
 
     def _write(self, line: dict[str, object]) -> None:
         self._file.write(json.dumps(line) + "\n")
@@ -90,5 +93,6 @@ def _operation(op_id: UUID, line: dict[str, object]) -> Operation:
         outcome=Outcome(str(line.get("outcome", Outcome.OPEN))),
         began_s=float(str(line["at"])),
         took_s=float(str(line.get("took_s", 0))),
+        tries=int(str(line.get("tries", 1))),
         error=str(line.get("error", "")),
     )

@@ -77,9 +77,10 @@ class Load:
     async def _call(self, op_id: UUID, what: What) -> None:
         self._writer.begin(op_id, what)
         call = self._prepared(op_id, what)
-        longest_s, outcome, error = 0.0, Outcome.UNKNOWN, ""
+        longest_s, tries, outcome, error = 0.0, 0, Outcome.UNKNOWN, ""
         try:
-            for _ in range(_TRIES):
+            while tries < _TRIES:
+                tries += 1
                 began_s = time.monotonic()
                 outcome, error = await self._try(call, op_id)
                 longest_s = max(longest_s, time.monotonic() - began_s)
@@ -87,7 +88,7 @@ class Load:
                     break
                 await asyncio.sleep(_AGAIN_S)
         finally:
-            self._writer.end(op_id, outcome, took_s=longest_s, error=error)
+            self._writer.end(op_id, outcome, took_s=longest_s, tries=tries, error=error)
             self._room.release()
 
     async def _try(self, call: _Call, op_id: UUID) -> tuple[Outcome, str]:

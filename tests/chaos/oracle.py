@@ -48,6 +48,7 @@ class Judgement:
 
     Attributes:
         messages, confirmed: How many calls there were, and how many were confirmed.
+        repeated: How often callers sent a message again, after an error; the inbox drops what arrives twice.
         dead: How many letters.
         buried_again: Letters that are there twice under one id: allowed, a crash between burying and recording does it.
         lost: Confirmed, and neither processed nor dead (I1).
@@ -61,6 +62,7 @@ class Judgement:
 
     messages: int
     confirmed: int
+    repeated: int
     dead: int
     buried_again: int
     lost: frozenset[UUID]
@@ -104,6 +106,7 @@ def judge(
     return Judgement(
         messages=len(history),
         confirmed=len(confirmed),
+        repeated=sum(found.tries - 1 for found in history.values()),
         dead=len(letters),
         buried_again=len(letters) - len({(letter.id, letter.service) for letter in letters}),
         lost=frozenset(op_id for op_id in confirmed if op_id not in did and op_id not in dead_in_chaos),

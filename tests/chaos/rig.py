@@ -290,6 +290,14 @@ class Rig:
         prefixes = tuple(f"{self.operator.names.namespace}.{service}." for service in services or _SERVICES)
         return sum(row["messages_unacknowledged"] for row in json.loads(listed) if row["name"].startswith(prefixes))
 
+    async def settled(self, *services: str) -> None:
+        """Wait until consumers of some services hold nothing (I10). The broker tells this figure a few seconds late."""
+
+        async def are_settled() -> bool:
+            return await self.unsettled(*services) == 0
+
+        await self._until(are_settled, RECOVERY_S, what="nothing is left unacknowledged")
+
     async def _is_fed(self) -> bool:
         for service, part in (("chaos", "commands"), ("chaos", "requests"), ("witness", "events")):
             depth = await self.operator.transport.depth(self.operator.names.queue(service, part))

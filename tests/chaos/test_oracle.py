@@ -85,6 +85,12 @@ def test_dead_twice_under_one_id_is_allowed_and_counted() -> None:
     assert (judgement.problems, judgement.buried_again) == ({}, 1)
 
 
+def test_what_callers_sent_again_is_counted() -> None:
+    judgement = judged({**changed(ASKED, tries=3), APPLIED: replace(HISTORY[APPLIED], tries=2)})
+
+    assert (judgement.problems, judgement.repeated) == ({}, 3)
+
+
 def test_dead_under_two_ids_is_seen() -> None:
     assert judged(letters=(GRAVE, replace(GRAVE, id="f2"))).split == {SPOILT}
 
@@ -112,12 +118,13 @@ def test_a_history_survives_the_death_of_its_writer(tmp_path: Path) -> None:
     with path.open("w") as file:
         writer = Writer(file)
         writer.begin(APPLIED, What.APPLY)
-        writer.end(APPLIED, Outcome.CONFIRMED, took_s=0.25)
+        writer.end(APPLIED, Outcome.CONFIRMED, took_s=0.25, tries=2)
         writer.begin(ASKED, What.ASK)
         file.write('{"op": "00000000-0000')
 
     history = read_history(path)
 
-    assert (history[APPLIED].outcome, history[APPLIED].took_s) == (Outcome.CONFIRMED, 0.25)
+    applied = history[APPLIED]
+    assert (applied.outcome, applied.took_s, applied.tries) == (Outcome.CONFIRMED, 0.25, 2)
     assert history[ASKED].outcome is Outcome.OPEN
     assert set(history) == {APPLIED, ASKED}

@@ -15,7 +15,7 @@ from tests.support.graveyard import Graveyard, open_graveyard
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(1800)]
 
 KILLS = 2 if IS_SMOKE else 20
-MANY = 2_000 if IS_SMOKE else 50_000
+MANY = 50_000
 WINDOW = 32
 REPLAY_STEPS = [Step.BEFORE_REPLAY, Step.AFTER_REPLAY, Step.AFTER_LETTER]
 
@@ -55,7 +55,6 @@ async def test_a_replayer_that_is_killed_again_and_again(yard: Graveyard, step: 
     assert await yard.depth("shop", "refused") <= deaths * WINDOW
 
 
-@pytest.mark.smoke
 async def test_one_of_many_is_found_in_flat_memory(yard: Graveyard, run_folder: Path) -> None:
     await yard.bury(100, note="x" * 2_000)
     few = await yard.replay("shop", "--limit", "1")

@@ -8,13 +8,15 @@ import pytest
 
 from messaging.runtime.failpoint import Step
 from tests.chaos.findings import Finding
+from tests.chaos.history import What
 from tests.chaos.rig import Rig
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 FROZEN_S = 20.0
 DEATHS = 3
-METRICS_S = 8.0
+# Without requests: whose answer was kept is answered again, and is no duplicate that is dropped.
+COMMANDS = {What.APPLY: 20, What.SPOIL: 2}
 
 
 @pytest.mark.smoke
@@ -49,7 +51,7 @@ async def test_killing_workers_every_few_seconds(rig: Rig, fire_s: float, findin
 async def test_a_worker_dies_between_two_acts(rig: Rig, step: Step, findings: list[Finding]) -> None:
     await rig.start("witness")
     await rig.start()
-    await rig.load()
+    await rig.load(mix=COMMANDS)
 
     await die_at(rig, step)
     await rig.recovered()
@@ -68,7 +70,7 @@ async def test_a_worker_whose_deliveries_share_transactions_dies(
     rig = grouped_rig
     await rig.start("witness")
     await rig.start()
-    await rig.load()
+    await rig.load(mix=COMMANDS)
 
     await die_at(rig, step)
     await rig.recovered()
@@ -120,7 +122,7 @@ async def test_a_worker_is_frozen_and_wakes_up_late(postgres_rig: Rig, findings:
 async def test_stopping_in_order_leaves_nothing_behind(rig: Rig, fire_s: float, findings: list[Finding]) -> None:
     await rig.start("witness")
     await rig.start(count=2)
-    await rig.load(rate=80.0)
+    await rig.load()
 
     codes, until_s = [], time.monotonic() + fire_s
     while time.monotonic() < until_s:
@@ -132,19 +134,16 @@ async def test_stopping_in_order_leaves_nothing_behind(rig: Rig, fire_s: float, 
     for worker in rig.of("chaos"):
         worker.signal(signal.SIGTERM)
     codes += [await rig.died(worker) for worker in rig.of("chaos")]
-    # The broker tells these figures a few seconds late.
-    await asyncio.sleep(METRICS_S)
-    unsettled = await rig.unsettled("chaos")
+    await rig.settled("chaos")
     await rig.start(count=2)
     await rig.recovered()
     finding, judgement = await rig.judged("SIGTERM under load")
     findings.append(finding)
 
     assert set(codes) == {0}
-    assert unsettled == 0, "I10: nothing is left unacknowledged"
     assert judgement.problems == {}
     assert finding.held
-    assert finding.duplicates == 0, "I10: nothing that had run came back"
+    assert finding.duplicates <= judgement.repeated, "I10: nothing that had run came back"
 
 
 async def die_at(rig: Rig, step: Step) -> None:
