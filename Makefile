@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos soak attacks fuzz check coverage bench bench-curves bench-soak bench-guard clean setup peers broker broker-if-possible postgres
+.PHONY: help demo test test-fast chaos chaos-report soak attacks fuzz check coverage bench bench-curves bench-soak bench-guard clean setup peers broker broker-if-possible postgres
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test-fast: setup ## run the tests that need no broker and no database server
 chaos: ## kill workers, brokers, links and databases under load and judge what is left (SMOKE=1: a short selection)
 	@$(MAKE) --no-print-directory -j3 setup broker postgres
 	@CHAOS_SMOKE=$(SMOKE) $(PYTEST) -v --tb=short tests/chaos -m "$(if $(SMOKE),smoke,not soak)"
+
+chaos-report: setup ## add what `make chaos` found to docs/chaos-report.md (FINDINGS=build/chaos/findings.jsonl: files)
+	@$(BIN)/python -m tests.chaos.report $(FINDINGS)
 
 soak: ## half an hour of steady work, to see whether anything grows (SOAK_S=1800: seconds)
 	@$(MAKE) --no-print-directory -j3 setup broker postgres

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,8 @@ import pytest
 from messaging.cli.broker_node import PrivateNode
 from tests.chaos.cluster import ClusterNode, run_cluster
 from tests.chaos.findings import Finding, describe_machine, write_report
-from tests.chaos.rig import Rig, open_rig
+from tests.chaos.opening import open_rig
+from tests.chaos.rig import Rig
 from tests.support.broker import a_node, start_node
 from tests.support.databases import postgres_server, postgres_url
 from tests.support.installation import ROOT
@@ -132,17 +134,18 @@ async def cluster_rig(cluster: list[ClusterNode], run_folder: Path, seed: int) -
 
 
 @pytest.fixture(scope="session")
-def _findings(_chaos_node: PrivateNode) -> tuple[list[Finding], list[str]]:
+def _findings(_chaos_node: PrivateNode) -> tuple[list[Finding], str]:
     if not _chaos_node.is_ready:
         start_node(_chaos_node)
     version = _chaos_node.ctl("eval", "rabbit_misc:version().", timeout_s=90).strip().strip('"')
-    return [], describe_machine(version)
+    return [], version
 
 
 @pytest.fixture
-def findings(_findings: tuple[list[Finding], list[str]]) -> Iterator[list[Finding]]:
+def findings(_findings: tuple[list[Finding], str]) -> Iterator[list[Finding]]:
     """What the runs of the session show; the report is written after each, so that an interrupted session has one."""
-    found, machine = _findings
+    found, version = _findings
     yield found
-    report = write_report(BUILD, found, machine=machine)
+    found[:] = [replace(finding, broker=version) for finding in found]
+    report = write_report(BUILD, found, machine=describe_machine(version))
     print(f"\n{report.read_text()}")  # noqa: T201 - the report is what the run is for

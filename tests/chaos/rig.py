@@ -10,34 +10,28 @@ import json
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from messaging import MessagingError, Settings
-from messaging.ambient import real_ambient
+from messaging import MessagingError
 from messaging.cli.broker_node import PrivateNode
 from messaging.cli.broker_probe import free_port
-from messaging.core.topology import Subscriptions
-from messaging.operators import Operator, open_operator
-from messaging.security.development_files import Contract, init_development
-from tests.chaos.findings import Finding
+from messaging.operators import Operator
+from tests.chaos.census import Census, count, grown
+from tests.chaos.findings import Finding, now
 from tests.chaos.history import Outcome, What, read_history
 from tests.chaos.ledger import Did, Ledger
 from tests.chaos.load import CALL_TIMEOUT_S
 from tests.chaos.oracle import Judgement, Letter, judge
 from tests.chaos.programs import Program, Worker
-from tests.chaos.worker import bystander, chaos, skeptic, witness
-from tests.support.installation import ROOT
+from tests.chaos.worker import POOL_SIZE
 from tests.support.proxy import TcpProxy
 
-__all__ = ["DEFAULT_MIX", "Rig", "open_rig"]
+__all__ = ["DEFAULT_MIX", "Rig"]
 
-OPERATOR: Final = "ops:tester"
 # What the design promises; the waits themselves are as long again, so that a miss is a figure and no hang.
 RECOVERY_S: Final = 60.0
 DRAIN_S: Final = 60.0
@@ -47,13 +41,16 @@ DEFAULT_MIX: Final[Mapping[What, int]] = {What.APPLY: 20, What.ASK: 3, What.SPOI
 _LOOK_S: Final = 0.25
 _SERVICES: Final = ("chaos", "witness")
 _END_TIMEOUT_S: Final = 90.0
+# What is being closed at the end of a load is gone well before.
+_CENSUS_TIMEOUT_S: Final = 45.0
+_CENSUS_LOOK_S: Final = 2.0
 
 Condition = Callable[[], Awaitable[bool]]
 Description = Callable[[], Awaitable[str]]
 
 
 class Rig:
-    """One run; made by `open_rig`.
+    """One run; made by `open_rig` (`opening.py`).
 
     Args:
         node: The broker.
@@ -90,6 +87,7 @@ class Rig:
         self.is_proxied = True
         self._environment = dict(environment)
         self.loads: list[Program] = []
+        self._idle: Census | None = None
 
     # ---- processes
 
@@ -180,6 +178,8 @@ class Rig:
             *("--limit", str(limit), "--accounts", str(accounts), "--mix", json.dumps(mix)),
             *("--flaky", str(flaky), "--stall-s", str(stall_s)),
         ]
+        if self._idle is None:
+            self._idle = await count(self.node, self.workers)
         environment = {**self._environment, **({"MESSAGING_BROKER_URL": self._proxied} if through_proxy else {})}
         since_s = time.time()
         self.loads.append(Program(arguments, environment=environment, log_file=self.folder / "load.log"))
@@ -224,6 +224,7 @@ class Rig:
         """
         drain_s = await self.drained()
         judgement = await self.judgement()
+        leaked = await self.leaked()
         found = Finding(
             fault=fault,
             seed=self.seed,
@@ -235,7 +236,9 @@ class Rig:
             dead=judgement.dead,
             recovery_s=self.recovery_s,
             drain_s=drain_s,
-            held=set(judgement.problems) == set(expect) and drain_s <= DRAIN_S,
+            held=set(judgement.problems) == set(expect) and drain_s <= DRAIN_S and not leaked,
+            leaked=leaked,
+            at=now(),
         )
         return found, judgement
 
@@ -245,6 +248,19 @@ class Rig:
         began_s = time.monotonic()
         await self._until(self._is_drained, 2 * DRAIN_S, what=self._backlog)
         return time.monotonic() - began_s
+
+    async def leaked(self) -> tuple[str, ...]:
+        """Return what live workers go on holding more of than before the load (I9); nothing once all is back."""
+        if self._idle is None:
+            return ()
+        pool = POOL_SIZE if self._environment["CHAOS_DATABASE_URL"].startswith("postgresql") else 0
+        deadline_s = time.monotonic() + _CENSUS_TIMEOUT_S
+        while True:
+            alive = [worker for worker in self.workers if worker.is_running]
+            more = grown(self._idle, await count(self.node, alive), pool=pool)
+            if not more or time.monotonic() > deadline_s:
+                return more
+            await asyncio.sleep(_CENSUS_LOOK_S)
 
     async def judgement(self) -> Judgement:
         """Ask the oracle about what there is now."""
@@ -367,61 +383,3 @@ class Rig:
         """End every process."""
         for program in (*self.workers, *self.loads):
             program.kill()
-
-
-@asynccontextmanager
-async def open_rig(
-    node: PrivateNode,
-    folder: Path,
-    *,
-    seed: int,
-    database_url: str = "",
-    broker_url: str = "",
-    **variables: str,
-) -> AsyncIterator[Rig]:
-    """Lend a rig without processes; all that are started end with the block.
-
-    Args:
-        node: A broker that runs.
-        folder: Home of everything that is written.
-        seed: Of chance.
-        database_url: Of the workers; default: a SQLite file.
-        broker_url: Nodes of a cluster, for everybody and without the proxy; default: the node.
-        **variables: Further environment of all processes.
-    """
-    print(f"seed {seed}, folder {folder}")  # noqa: T201 - what repeats this run
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    namespace = f"chaos-{seed}-{real_ambient().new_id().hex[24:]}"
-    settings = Settings(
-        broker_url=broker_url or node.url, keys=folder / "keys", namespace=namespace, connect_timeout_s=60.0
-    )
-    contracts = {
-        service.name: Contract(handles=service.subscriptions) for service in (chaos, witness, bystander, skeptic)
-    }
-    contracts["load"] = Contract(handles=Subscriptions())
-    init_development(folder / "keys", contracts, ambient=real_ambient(), operator=OPERATOR)
-    database_url = database_url or f"sqlite+aiosqlite:///{folder / 'chaos.db'}"
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(ROOT),
-        "MESSAGING_BROKER_URL": broker_url or node.url,
-        "MESSAGING_KEYS": str(folder / "keys"),
-        "MESSAGING_NAMESPACE": namespace,
-        "MESSAGING_HEARTBEAT_S": "5",
-        "MESSAGING_CONNECT_TIMEOUT_S": "60",
-        "CHAOS_DATABASE_URL": database_url,
-        **variables,
-    }
-    engine = create_async_engine(database_url, pool_pre_ping=True)
-    ledger = Ledger(engine)
-    try:
-        await ledger.create()
-        async with TcpProxy("127.0.0.1", node.port) as proxy, open_operator(settings, OPERATOR) as operator:
-            rig = Rig(node, proxy, operator, ledger, folder=folder, environment=environment, seed=seed)
-            rig.is_proxied = not broker_url
-            try:
-                yield rig
-            finally:
-                await asyncio.to_thread(rig.stop)
-    finally:
-        await engine.dispose()

@@ -22,10 +22,12 @@ from messaging.stores.sql import SqlStore
 from tests.chaos.contract import Applied, Apply, Ask, Kill, Spoil, Stall, Transfer
 from tests.chaos.ledger import ACCOUNTS, Did, noted
 
-__all__ = ["bystander", "chaos", "skeptic", "witness"]
+__all__ = ["POOL_SIZE", "bystander", "chaos", "skeptic", "witness"]
 
 RETRY = RetryPolicy(immediate=1, delays_s=(1.0, 5.0))
 WORKER = str(os.getpid())
+# Connections that a worker keeps to a PostgreSQL.
+POOL_SIZE = 16
 GROUP = int(os.environ.get("CHAOS_GROUP") or 0) or None
 log = structlog.get_logger()
 
@@ -34,7 +36,7 @@ log = structlog.get_logger()
 async def open_store(_service: Service) -> AsyncIterator[tuple[object, ...]]:
     """Open the database; without a durable inbox handlers get the engine alone."""
     url = os.environ["CHAOS_DATABASE_URL"]
-    sizes = {} if url.startswith("sqlite") else {"pool_size": 16, "max_overflow": 0, "pool_pre_ping": True}
+    sizes = {} if url.startswith("sqlite") else {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_pre_ping": True}
     engine = create_async_engine(url, **sizes)
     counting = asyncio.create_task(count_tasks(float(os.environ.get("CHAOS_COUNT_TASKS_S") or 0)))
     try:
