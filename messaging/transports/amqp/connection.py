@@ -18,9 +18,10 @@ from yarl import URL
 
 from messaging.errors import ConfigurationError, ConnectionLostError, MessagingError
 from messaging.transports.amqp.capability import FastPath
+from messaging.transports.amqp.channel_numbers import ChannelNumbers, GuardedWriter
 from messaging.transports.amqp.errors import CLIENT_ERRORS, Node, Refusal, connect_error
 from messaging.transports.amqp.frames import FrameReader
-from messaging.transports.amqp.splitter import Splitter, WatchedWriter
+from messaging.transports.amqp.splitter import Splitter
 from messaging.transports.amqp.tasks import asked
 from messaging.transports.amqp.tls import refusal_after_handshake
 
@@ -43,6 +44,7 @@ class _Socket(aiormq.TransportFactory):
 
     def __init__(self, node: Node, on_blocked: Callable[[str | None], None], *, is_split: bool) -> None:
         self.splitter: Splitter | None = None
+        self.numbers = ChannelNumbers()
         self._is_split = is_split
         self._node = node
         self._on_blocked = on_blocked
@@ -60,7 +62,7 @@ class _Socket(aiormq.TransportFactory):
             options["ssl"] = await asyncio.to_thread(self._node.tls.context)
             options["server_hostname"] = self._node.tls.server_name or url.host
         loop = asyncio.get_running_loop()
-        reader = FrameReader(self._on_blocked)
+        reader = FrameReader(self._on_blocked, self.numbers)
         splitter = Splitter(reader) if self._is_split else None
         protocol = splitter or asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
@@ -69,10 +71,8 @@ class _Socket(aiormq.TransportFactory):
             raise aiormq.AMQPConnectionError(*error.args) from error
         self._reader = reader
         self.splitter = splitter
-        if splitter is None:
-            self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        else:
-            self._writer = WatchedWriter(transport, splitter, reader)
+        on_write = None if splitter is None else splitter.note_written
+        self._writer = GuardedWriter(transport, protocol, reader, numbers=self.numbers, on_write=on_write)
         return reader, self._writer
 
     def abort(self) -> None:
@@ -175,13 +175,16 @@ class Connection:
         Raises:
             ConnectionLostError: The connection is gone or does not answer.
         """
+        number = self._take_number()
         try:
-            channel = self._client.channel(publisher_confirms=confirms, on_return_raises=confirms)
+            channel = self._client.channel(number, publisher_confirms=confirms, on_return_raises=confirms)
             async with asyncio.timeout(RPC_TIMEOUT_S):
                 await asked(channel.initialize())
             underlay = await channel.get_underlay_channel()
         except CLIENT_ERRORS as error:
             raise ConnectionLostError(f"no channel at {self.node.address}: {error or type(error).__name__}") from error
+        finally:
+            self._socket.numbers.give_back(number)
         if not isinstance(underlay, aiormq.Channel):
             raise ConfigurationError(f"aio-pika works over {type(underlay).__name__}: install aiormq>=7.2.4,<8")
         # aio-pika's channel forgets the channel below when it is collected.
@@ -210,6 +213,13 @@ class Connection:
         """End the wait for its loss: it is of no more use."""
         if not self.lost.done():
             self.lost.set_result(None)
+
+    def _take_number(self) -> int:
+        transport = self._client.transport
+        if transport is None:
+            raise ConnectionLostError(f"no channel at {self.node.address}: {self.reason}")
+        client = transport.connection
+        return self._socket.numbers.take(known=client.channels, highest=client.connection_tune.channel_max)
 
     def _watch(self) -> None:
         transport = self._client.transport

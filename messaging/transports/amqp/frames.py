@@ -1,8 +1,9 @@
 """Reads the broker's bytes on their way to aiormq, through the door that aiormq offers for it (`TransportFactory`).
 
-It hands on every frame that aiormq can read, unchanged, and does two things that aiormq does not:
+It hands on every frame that aiormq can read, unchanged, and does three things that aiormq does not:
 
 - it notes why the broker closes or blocks the connection, which aiormq loses or only logs;
+- it tells which channels the broker closes (`channel_numbers`), before aiormq forgets them;
 - it empties the properties, or mends the routing key, of a message that pamqp cannot decode: a stranger's invalid UTF-8
   would otherwise end the connection, come back with the next one, and end that too. The body is judged as any other.
   Properties that would take too long to decode are emptied too.
@@ -17,7 +18,9 @@ import pamqp.commands
 import pamqp.frame
 
 from messaging.transports.amqp.arrival import HEADER_MAX_BYTES, UNREADABLE
+from messaging.transports.amqp.channel_numbers import ChannelNumbers
 from messaging.transports.amqp.errors import Refusal
+from messaging.transports.amqp.wire import FRAME, read_method
 
 __all__ = ["FrameReader"]
 
@@ -33,6 +36,7 @@ _END: Final = b"\xce"
 _CLOSE: Final = struct.pack(">HH", 10, 50)
 _BLOCKED: Final = struct.pack(">HH", 10, 60)
 _UNBLOCKED: Final = struct.pack(">HH", 10, 61)
+_CHANNEL_CLOSES: Final = frozenset({struct.pack(">HH", 20, 40), struct.pack(">HH", 20, 41)})
 _DELIVER: Final = struct.pack(">HH", 60, 60)
 # In a Deliver: the consumer tag, then eight bytes of delivery tag and one of flags, then exchange and routing key.
 _TAG_AT: Final = 4
@@ -45,12 +49,14 @@ class FrameReader(asyncio.StreamReader):
 
     Args:
         on_blocked: Called with the broker's reason when it blocks the connection, and with None when it goes on.
+        numbers: Of this connection.
     """
 
-    def __init__(self, on_blocked: Callable[[str | None], None]) -> None:
+    def __init__(self, on_blocked: Callable[[str | None], None], numbers: ChannelNumbers) -> None:
         super().__init__(loop=asyncio.get_running_loop())
         self.refusal: Refusal | None = None
         self._on_blocked = on_blocked
+        self._numbers = numbers
         self._head = b""
 
     async def readexactly(self, n: int) -> bytes:
@@ -75,7 +81,9 @@ class FrameReader(asyncio.StreamReader):
 
     def _note(self, head: bytes, data: bytes) -> None:
         method = data[:4]
-        if method == _UNBLOCKED:
+        if method in _CHANNEL_CLOSES:
+            self._numbers.note_read(FRAME.unpack(head)[1], read_method(data, 0))
+        elif method == _UNBLOCKED:
             self._on_blocked(None)
         elif method in {_CLOSE, _BLOCKED}:
             frame = pamqp.frame.unmarshal(head + data)[2]

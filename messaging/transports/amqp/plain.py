@@ -1,7 +1,7 @@
 """The plain channel: everything through aiormq's channel below aio-pika's (`get_underlay_channel`).
 
-It is what remains where the fast one cannot be had or is not wanted. When the broker closes a busy channel, aiormq
-usually loses the whole connection; the supervisor treats both the same.
+It is what remains where the fast one cannot be had or is not wanted. When the broker closes a busy channel, aiormq goes
+on writing for a moment, which alone would lose the whole connection; `channel_numbers` drops it.
 """
 
 import asyncio

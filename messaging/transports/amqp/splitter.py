@@ -35,7 +35,7 @@ from messaging.transports.amqp.wire import (
     read_method,
 )
 
-__all__ = ["Lane", "Splitter", "WatchedWriter"]
+__all__ = ["Lane", "Splitter"]
 
 _PAYLOAD_AT: Final = 7
 _KINDS: Final = frozenset({1, 2, 3, 8})
@@ -237,22 +237,3 @@ class Splitter(asyncio.StreamReaderProtocol):
         self._rest_of.set_exception(error)
         if self._socket is not None:
             self._socket.abort()
-
-
-class WatchedWriter(asyncio.StreamWriter):
-    """What aiormq writes to, with the splitter looking on.
-
-    Args:
-        transport: The socket.
-        splitter: Its protocol.
-        reader: What aiormq reads from.
-    """
-
-    def __init__(self, transport: asyncio.Transport, splitter: Splitter, reader: asyncio.StreamReader) -> None:
-        super().__init__(transport, splitter, reader, asyncio.get_running_loop())
-        self._splitter = splitter
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write what aiormq has to say."""
-        self._splitter.note_written(bytes(data))
-        super().write(data)

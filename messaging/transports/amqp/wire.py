@@ -23,6 +23,7 @@ __all__ = [
     "BODY",
     "CHANNEL_CLOSE",
     "CHANNEL_CLOSE_OK",
+    "CHANNEL_OPEN",
     "CONNECTION_CLOSE",
     "DELIVER",
     "END",
@@ -51,6 +52,7 @@ BODY: Final = 3
 CONNECTION_CLOSE: Final = 10 << 16 | 50
 BLOCKED: Final = 10 << 16 | 60
 UNBLOCKED: Final = 10 << 16 | 61
+CHANNEL_OPEN: Final = 20 << 16 | 10
 CHANNEL_CLOSE: Final = 20 << 16 | 40
 CHANNEL_CLOSE_OK: Final = 20 << 16 | 41
 RETURN: Final = 60 << 16 | 50

@@ -7,6 +7,7 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
+from messaging.transports.amqp.channel_numbers import ChannelNumbers
 from messaging.transports.amqp.errors import Refusal
 from messaging.transports.amqp.frames import FrameReader
 
@@ -18,7 +19,8 @@ class Reading:
 
     def __init__(self) -> None:
         self.blocked: list[str | None] = []
-        self.reader = FrameReader(self.blocked.append)
+        self.numbers = ChannelNumbers()
+        self.reader = FrameReader(self.blocked.append, self.numbers)
 
     async def through(self, data: bytes) -> bytes:
         self.reader.feed_data(data)

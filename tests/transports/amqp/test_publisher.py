@@ -115,7 +115,7 @@ async def test_what_was_unconfirmed_when_the_link_broke_arrives_once_confirmed(
     proxy = rig.proxy_of(transport)
     proxy.hold()
     publishes = [asyncio.create_task(send(transport, rig, number)) for number in range(100)]
-    await asyncio.sleep(0.2)
+    await eventually_depth(await rig.transport(), rig.names.queue("orders", "commands"), 100)
     assert not any(publish.done() for publish in publishes)
 
     await rig.cut(transport)

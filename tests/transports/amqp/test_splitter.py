@@ -11,7 +11,8 @@ from pamqp.commands import Basic, Channel
 from pamqp.commands import Connection as Method
 from pamqp.heartbeat import Heartbeat
 
-from messaging.transports.amqp.splitter import Splitter, WatchedWriter
+from messaging.transports.amqp.channel_numbers import ChannelNumbers, GuardedWriter
+from messaging.transports.amqp.splitter import Splitter
 from messaging.transports.amqp.wire import HEARTBEAT, METHOD, BrokenFrameError
 
 ACK = pamqp.frame.marshal(Basic.Ack(delivery_tag=1), 7)
@@ -230,7 +231,12 @@ async def test_close_that_aiormq_writes_ends_the_lane_before_it_leaves(frame: by
 
     bench.lane.sever = watched  # type: ignore[method-assign]
 
-    writer = WatchedWriter(bench.socket, bench.splitter, bench.reader)
+    numbers = ChannelNumbers()
+    for number in (7, 8):
+        numbers.may_write(pamqp.frame.marshal(Channel.Open(), number))
+    writer = GuardedWriter(
+        bench.socket, bench.splitter, bench.reader, numbers=numbers, on_write=bench.splitter.note_written
+    )
     writer.write(frame)
     writer.close()
 
