@@ -2,7 +2,7 @@
 
 `python -m tests.chaos.load history.jsonl --seed 1 --rate 40 --mix '{"apply": 20, "ask": 2}'`. Ends in order on SIGTERM:
 no new calls, and every open one has its end written. A call whose outcome is unknown is repeated under the same id, as
-applications do.
+applications do. In a soak SIGUSR1 makes it pause and say what it holds once no call is open, SIGUSR2 makes it go on.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from uuid import UUID
 from messaging import MessagingError, Service
 from tests.chaos.contract import Apply, Ask, Kill, Spoil, Stall, Transfer
 from tests.chaos.history import Outcome, What, Writer
+from tests.chaos.resting import answering
 
 __all__ = ["CALL_TIMEOUT_S", "Load"]
 
@@ -62,6 +63,10 @@ class Load:
         self._flaky = flaky
         self._stall_s = stall_s
         self._room = asyncio.Semaphore(_OPEN_MAX)
+        self._open = 0
+        self._flowing, self._idle = asyncio.Event(), asyncio.Event()
+        self._flowing.set()
+        self._idle.set()
 
     async def run(self, *, rate: float, limit: int, stopping: asyncio.Event) -> None:
         """Call until told to stop, or `limit` times if that is not 0."""
@@ -69,10 +74,22 @@ class Load:
         async with asyncio.TaskGroup() as calls:
             while not stopping.is_set() and not 0 < limit <= done:
                 await self._room.acquire()
+                await self._flowing.wait()
+                self._open += 1
+                self._idle.clear()
                 what = self._chance.choices(list(self._mix), list(self._mix.values()))[0]
                 calls.create_task(self._call(UUID(int=self._chance.getrandbits(128), version=4), what))
                 done += 1
                 await asyncio.sleep(self._chance.expovariate(rate))
+
+    async def rest(self) -> None:
+        """Call no more until told to `go_on`; returns when every open call has ended."""
+        self._flowing.clear()
+        await self._idle.wait()
+
+    def go_on(self) -> None:
+        """End the rest."""
+        self._flowing.set()
 
     async def _call(self, op_id: UUID, what: What) -> None:
         self._writer.begin(op_id, what)
@@ -90,6 +107,9 @@ class Load:
         finally:
             self._writer.end(op_id, outcome, took_s=longest_s, tries=tries, error=error)
             self._room.release()
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
 
     async def _try(self, call: _Call, op_id: UUID) -> tuple[Outcome, str]:
         try:
@@ -120,8 +140,7 @@ class Load:
 
 
 async def _main(arguments: argparse.Namespace) -> None:
-    stopping = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     mix = {What(what): weight for what, weight in json.loads(arguments.mix).items()}
     with arguments.history.open("a") as file:
         async with Service("load") as service:
@@ -134,7 +153,16 @@ async def _main(arguments: argparse.Namespace) -> None:
                 flaky=arguments.flaky,
                 stall_s=arguments.stall_s,
             )
+
+            def stop() -> None:
+                stopping.set()
+                load.go_on()
+
+            loop.add_signal_handler(signal.SIGTERM, stop)
+            loop.add_signal_handler(signal.SIGUSR2, load.go_on)
+            resting = asyncio.create_task(answering(load.rest))
             await load.run(rate=arguments.rate, limit=arguments.limit, stopping=stopping)
+            resting.cancel()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from messaging.cli.broker_node import PrivateNode
 from messaging.core.topology import Subscriptions
 from messaging.operators import open_operator
 from messaging.security.development_files import Contract, init_development
+from tests.chaos import resting
 from tests.chaos.ledger import Ledger
 from tests.chaos.rig import Rig
 from tests.chaos.worker import bystander, chaos, skeptic, witness
@@ -68,6 +69,7 @@ async def open_rig(
         "MESSAGING_HEARTBEAT_S": "5",
         "MESSAGING_CONNECT_TIMEOUT_S": "60",
         "CHAOS_DATABASE_URL": database_url,
+        resting.FOLDER: str(folder),
         "CHAOS_COUNT_TASKS_S": str(COUNT_TASKS_S),
         **variables,
     }

@@ -249,6 +249,12 @@ class Rig:
         await self._until(self._is_drained, 2 * DRAIN_S, what=self._backlog)
         return time.monotonic() - began_s
 
+    async def rested(self, timeout_s: float) -> None:
+        """Wait, while the load pauses, until nothing is under way."""
+        # Twice: what has just left one queue is not in the next yet.
+        for _ in range(2):
+            await self._until(self._is_at_rest, timeout_s, what=self._backlog)
+
     async def leaked(self) -> tuple[str, ...]:
         """Return what live workers go on holding more of than before the load (I9); nothing once all is back."""
         if self._idle is None:
@@ -348,6 +354,9 @@ class Rig:
             # Nothing waits, but somebody may hold it: only when nobody does it is lost.
             return await self.unsettled() == 0 and not await self._waiting()
         return True
+
+    async def _is_at_rest(self) -> bool:
+        return not await self._waiting() and not await self.unsettled()
 
     async def _waiting(self) -> dict[str, int]:
         names, depths = self.operator.names, dict[str, int]()

@@ -1,15 +1,16 @@
 """Half an hour of steady work: nothing grows. `make soak`; SOAK_S says how long, in seconds.
 
-Each worker is looked at every few seconds from outside (memory, descriptors, threads) and says itself how many tasks
-its event loop has; the broker says how many channels there are. A straight line is fitted to the second half of each
-figure, when caches are full; growth is what that line says for a whole hour.
+Once a minute the load pauses until nothing is under way. Then each process says what it holds (`resting.py`), the
+broker says how many channels and connections there are, and the work goes on; `growth.py` judges. A burst before the
+first look fills pools and heaps to where a burst brings them. The control runs the same with a worker that leaks.
 """
 
 import asyncio
+import json
 import os
+import signal
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,129 +18,121 @@ import pytest
 
 from tests.chaos.conftest import BUILD
 from tests.chaos.findings import Finding
-from tests.chaos.history import What
-from tests.chaos.programs import Program
+from tests.chaos.growth import FIGURES, LIMITS, Growth, judged, table
+from tests.chaos.history import What, read_history
+from tests.chaos.leaking import Leak
+from tests.chaos.resting import held
 from tests.chaos.rig import Rig
 
-pytestmark = [pytest.mark.broker, pytest.mark.soak, pytest.mark.timeout(3 * 3_600)]
+pytestmark = [pytest.mark.broker, pytest.mark.postgres, pytest.mark.timeout(3 * 3_600)]
 
 SOAK_S: Final = float(os.environ.get("SOAK_S") or 1_800)
-LOOK_S: Final = 5.0
-RATE: Final = 60.0
-# What a whole hour may add: above the noise of a quarter of an hour, far below one in a thousand messages (216).
-LIMITS: Final[Mapping[str, float]] = {
-    "RSS MiB": 20.0,
-    "descriptors": 15.0,
-    "threads": 15.0,
-    "tasks": 15.0,
-    "channels": 5.0,
-}
+RATE: Final = 40.0
+BURST: Final = 1_500
+MIX: Final[Mapping[What, int]] = {What.APPLY: 20, What.ASK: 5, What.SPOIL: 1}
+# Work between two looks, which take some ten seconds; two thirds of the looks are judged.
+BETWEEN_S: Final = 50.0
+CONTROL_S, CONTROL_BETWEEN_S = 160.0, 12.0
+FEWEST_LOOKS: Final = 9
+# The second delay of a failed message is 5 s, and each look at the broker takes seconds on a busy machine.
+REST_TIMEOUT_S: Final = 120.0
+BURST_TIMEOUT_S: Final = 300.0
+BROKER: Final = "broker"
+
+Found = dict[tuple[str, str], list[tuple[float, float]]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One figure of one process.
-
-    Attributes:
-        process, figure: Whose and which.
-        first, last, highest: Values.
-        per_hour: Growth of the second half.
-    """
-
-    process: str
-    figure: str
-    first: float
-    last: float
-    highest: float
-    per_hour: float
-
-
-def slope(times: Sequence[float], values: Sequence[float]) -> float:
-    """Return by how much a straight line through the points rises in one unit of time; 0 for fewer than two."""
-    middle, mean = sum(times) / len(times), sum(values) / len(values)
-    spread = sum((at - middle) ** 2 for at in times)
-    return (
-        sum((at - middle) * (value - mean) for at, value in zip(times, values, strict=True)) / spread if spread else 0.0
-    )
-
-
-def row(process: str, figure: str, points: Sequence[tuple[float, float]]) -> Row:
-    """Sum up one figure over time."""
-    later = points[len(points) // 2 :]
-    values = [value for _, value in points]
-    return Row(
-        process=process,
-        figure=figure,
-        first=values[0],
-        last=values[-1],
-        highest=max(values),
-        per_hour=slope([at for at, _ in later], [value for _, value in later]) * 3_600,
-    )
-
-
-def look(program: Program) -> dict[str, float]:
-    """Return what the kernel says of a process."""
-    folder = Path("/proc") / str(program.pid)
-    pages = int((folder / "statm").read_text().split()[1])
-    return {
-        "RSS MiB": pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
-        "descriptors": float(len(list((folder / "fd").iterdir()))),
-        "threads": float(len(list((folder / "task").iterdir()))),
-    }
-
-
-async def channels(rig: Rig) -> float:
-    """Return how many channels the broker has."""
-    listed = await asyncio.to_thread(rig.node.ctl, "list_channels", "pid", timeout_s=90)
+async def counted(rig: Rig, what: str) -> float:
+    """Return how many channels or connections the broker has."""
+    listed = await asyncio.to_thread(rig.node.ctl, f"list_{what}", "pid", timeout_s=90)
     return float(len(listed.splitlines()))
 
 
-@pytest.mark.postgres
+async def look(rig: Rig, found: Found, *, at_s: float) -> None:
+    """Let everything come to rest, note all figures, and let the work go on."""
+    loads = {f"load {load.pid}": await held(load, rig.folder, timeout_s=REST_TIMEOUT_S) for load in rig.loads}
+    await rig.rested(REST_TIMEOUT_S)
+    workers = {
+        f"{worker.service} {worker.pid}": await held(worker, rig.folder, timeout_s=REST_TIMEOUT_S)
+        for worker in rig.workers
+    }
+    broker = {what: await counted(rig, what) for what in ("channels", "connections")}
+    for process, figures in {**workers, **loads, BROKER: broker}.items():
+        for figure, value in figures.items():
+            found.setdefault((process, figure), []).append((at_s, value))
+    for load in rig.loads:
+        load.signal(signal.SIGUSR2)
+
+
+async def soaked(rig: Rig, *, lasting_s: float, between_s: float) -> Found:
+    """Work steadily with a look now and then; a worker that is there already takes part."""
+    await rig.start("witness")
+    await rig.start(count=2 - len(rig.of("chaos")))
+    await rig.load(rate=1_000.0, limit=BURST, mix=MIX)
+    await rig.load_ended(BURST_TIMEOUT_S)
+    rig.loads.clear()
+    await rig.load(rate=RATE, mix=MIX)
+
+    found: Found = {}
+    began_s, looks = time.monotonic(), 0
+    while (at_s := time.monotonic() - began_s) < lasting_s or looks < FEWEST_LOOKS:
+        await look(rig, found, at_s=at_s)
+        looks += 1
+        await asyncio.sleep(between_s)
+    return found
+
+
+@pytest.mark.soak
 async def test_nothing_grows(postgres_rig: Rig, findings: list[Finding]) -> None:
     rig = postgres_rig
-    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    await rig.start("witness", CHAOS_COUNT_TASKS_S=str(LOOK_S))
-    await rig.start(count=2, CHAOS_COUNT_TASKS_S=str(LOOK_S))
-    await rig.load(rate=RATE, mix={What.APPLY: 20, What.ASK: 5, What.SPOIL: 1})
-    watched = {f"{worker.service} {worker.pid}": worker for worker in rig.workers}
 
-    began_s = time.monotonic()
-    while (at_s := time.monotonic() - began_s) < SOAK_S:
-        for name, program in [*watched.items(), *((f"load {load.pid}", load) for load in rig.loads)]:
-            for figure, value in look(program).items():
-                points.setdefault((name, figure), []).append((at_s, value))
-        points.setdefault(("broker", "channels"), []).append((at_s, await channels(rig)))
-        await asyncio.sleep(LOOK_S)
+    found = await soaked(rig, lasting_s=SOAK_S, between_s=min(BETWEEN_S, SOAK_S / FEWEST_LOOKS))
     await rig.recovered()
     finding, judgement = await rig.judged(f"none: {SOAK_S / 60:.0f} minutes of steady work")
     findings.append(finding)
-    for name, worker in watched.items():
-        said = [event for event in worker.events() if event["event"] == "tasks.counted"]
-        points[name, "tasks"] = [(LOOK_S * number, float(event["count"])) for number, event in enumerate(said)]
+    growths = judged(found)
+    write_report(BUILD, "soak", found, growths, calls=finding.messages)
 
-    rows = [row(process, figure, found) for (process, figure), found in points.items()]
-    write_report(rows)
     assert judgement.problems == {}
     assert finding.held
-    assert len(rows) == len(points) > len(LIMITS)
-    grown = [found for found in rows if found.per_hour > LIMITS[found.figure]]
-    assert not grown
+    assert_complete(rig, found)
+    assert [growth for growth in growths if growth.is_too_much] == []
 
 
-def write_report(rows: Sequence[Row]) -> None:
-    """Write build/chaos/soak.md."""
-    lines = ["| process | figure | first | last | highest | growth in an hour |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {found.process} | {found.figure} | {found.first:.1f} | {found.last:.1f} | {found.highest:.1f} "
-        f"| {found.per_hour:+.2f} |"
-        for found in rows
-    ]
-    BUILD.mkdir(parents=True, exist_ok=True)
-    text = "\n".join([f"{SOAK_S:.0f} seconds, {RATE:.0f} calls a second", "", *lines, ""])
-    (BUILD / "soak.md").write_text(text)
+async def test_a_worker_that_leaks_is_caught_beside_one_that_does_not(postgres_rig: Rig) -> None:
+    rig = postgres_rig
+    (leaking,) = await rig.start(CHAOS_LEAK=",".join(Leak))
+
+    found = await soaked(rig, lasting_s=CONTROL_S, between_s=CONTROL_BETWEEN_S)
+    growths = judged(found)
+    write_report(BUILD, "soak-control", found, growths, calls=len(read_history(rig.history_file)))
+
+    assert_complete(rig, found)
+    exceeded = {(growth.process, growth.figure) for growth in growths if growth.is_too_much}
+    culprit = f"chaos {leaking.pid}"
+    assert {figure for process, figure in exceeded if process == culprit} == set(FIGURES) - {"channels", "connections"}
+    # Memory is still warming up after so short a time; what is counted is not.
+    assert {figure for process, figure in exceeded if process != culprit} <= {"RSS MiB", "blocks"}
+
+
+def assert_complete(rig: Rig, found: Found) -> None:
+    """Every figure of every process was looked at every time."""
+    processes = {process for process, _ in found} - {BROKER}
+    own = set(LIMITS) - {"channels", "connections"}
+    assert len(processes) == len(rig.workers) + len(rig.loads)
+    assert set(found) == {(process, figure) for process in processes for figure in own} | {
+        (BROKER, "channels"),
+        (BROKER, "connections"),
+    }
+    assert len({len(points) for points in found.values()}) == 1
+
+
+def write_report(folder: Path, name: str, found: Found, growths: list[Growth], *, calls: int) -> None:
+    """Write the table, and the figures as they were taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lasted_s = max(at_s for points in found.values() for at_s, _ in points)
+    text = f"{lasted_s:.0f} seconds, {calls} calls, {RATE:.0f} a second\n\n{table(growths)}\n"
+    (folder / f"{name}.md").write_text(text)
+    series = [{"process": process, "figure": figure, "points": points} for (process, figure), points in found.items()]
+    (folder / f"{name}.json").write_text(json.dumps(series) + "\n")
     print(text)  # noqa: T201 - the report is what the run is for
-
-
-def test_a_line_has_its_slope() -> None:
-    assert slope([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]) == pytest.approx(2.0)
-    assert slope([1.0], [4.0]) == 0.0

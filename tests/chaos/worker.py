@@ -1,8 +1,10 @@
 """The services under fire: `chaos` acts and publishes, `witness` and `bystander` note what they hear, `skeptic` fails.
 
-Run by `messaging run tests.chaos.worker:chaos`. Four variables say how: `CHAOS_DATABASE_URL`; `CHAOS_INBOX`, `sql` or
+Run by `messaging run tests.chaos.worker:chaos`. Variables say how: `CHAOS_DATABASE_URL`; `CHAOS_INBOX`, `sql` or
 `memory`, the latter with effects in a transaction of the handler's own, as an application without a durable store has
-them; `CHAOS_COUNT_TASKS_S`, to log as often how many tasks there are; `CHAOS_GROUP`, how many share a transaction.
+them; `CHAOS_COUNT_TASKS_S`, to log as often how many tasks there are; `CHAOS_GROUP`, how many share a transaction;
+`CHAOS_REST_FOLDER`, where to say what the process holds when it is asked (`resting.py`); `CHAOS_LEAK`, what it never
+lets go (`leaking.py`).
 """
 
 import asyncio
@@ -20,7 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from messaging import Context, Reject, RetryPolicy, Service
 from messaging.stores.sql import SqlStore
 from tests.chaos.contract import Applied, Apply, Ask, Kill, Spoil, Stall, Transfer
+from tests.chaos.leaking import Leaks
 from tests.chaos.ledger import ACCOUNTS, Did, noted
+from tests.chaos.resting import answering
 
 __all__ = ["POOL_SIZE", "bystander", "chaos", "skeptic", "witness"]
 
@@ -30,6 +34,7 @@ WORKER = str(os.getpid())
 POOL_SIZE = 16
 GROUP = int(os.environ.get("CHAOS_GROUP") or 0) or None
 log = structlog.get_logger()
+leaks = Leaks.parse(os.environ.get("CHAOS_LEAK", ""))
 
 
 @asynccontextmanager
@@ -39,10 +44,12 @@ async def open_store(_service: Service) -> AsyncIterator[tuple[object, ...]]:
     sizes = {} if url.startswith("sqlite") else {"pool_size": POOL_SIZE, "max_overflow": 0, "pool_pre_ping": True}
     engine = create_async_engine(url, **sizes)
     counting = asyncio.create_task(count_tasks(float(os.environ.get("CHAOS_COUNT_TASKS_S") or 0)))
+    resting = asyncio.create_task(answering())
     try:
         yield (engine,) if os.environ.get("CHAOS_INBOX") == "memory" else (SqlStore(engine), engine)
     finally:
         counting.cancel()
+        resting.cancel()
         await engine.dispose()
 
 
@@ -73,6 +80,7 @@ async def apply(command: Apply, context: Context) -> None:
     """Note, tell, and fail the first times if that is wanted, after the effect: it must be undone."""
     await note(context, command.op_id, Did.APPLIED)
     await context.publish(Applied(op_id=command.op_id))
+    leaks.leak()
     if context.attempt <= command.fails:
         raise RuntimeError(f"run {context.attempt} of {command.fails} that fail")
 
