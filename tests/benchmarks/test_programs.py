@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from benchmarks.programs import ProgramError, cpu_s_of, rss_mib_of, running
+from tests.support.guarded import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEPS = "import time; time.sleep(60)"
@@ -65,7 +66,9 @@ async def work():
 
 run_benchmark(work())
 """
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as benchmark:
+    with subprocess.Popen(
+        guarded(sys.executable, "-c", program), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as benchmark:
         assert benchmark.stdout is not None
         sleeper = psutil.Process(int(benchmark.stdout.readline()))
         benchmark.terminate()

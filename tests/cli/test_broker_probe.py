@@ -13,6 +13,7 @@ import pytest
 from messaging.cli import broker_probe
 from messaging.cli.broker_probe import accepts, free_port, is_process, read_pid, require_free, speaks_amqp
 from messaging.errors import ConfigurationError
+from tests.support.guarded import guarded
 from tests.support.programs import calls_of, write_program
 
 
@@ -77,7 +78,7 @@ def test_a_process_is_known_by_a_mark_in_its_command_line() -> None:
 
 
 def test_a_process_that_ended_but_was_not_reaped_is_gone() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "", "the-mark"])
+    child = subprocess.Popen(guarded(sys.executable, "-c", "", "the-mark"))
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
     assert not is_process(child.pid, "the-mark")

@@ -15,6 +15,7 @@ import pytest
 from messaging.cli.exits import Exit
 from messaging.cli.supervisor import Supervisor, restart_delay_s, worker_command
 from messaging.cli.watch import SourceWatch
+from tests.support.guarded import guarded
 from tests.support.waiting import eventually
 
 # The supervisor in a process of its own: signals and exit codes are its whole interface.
@@ -63,7 +64,7 @@ class Rig:
         (self.folder / "worker.py").write_text(textwrap.dedent(worker))
         arguments = [str(self.folder), str(count), *(["reload"] if reload else [])]
         with (self.folder / "log").open("w") as log:
-            self.process = subprocess.Popen([sys.executable, "-u", "-c", SUPERVISE, *arguments], stdout=log)
+            self.process = subprocess.Popen(guarded(sys.executable, "-u", "-c", SUPERVISE, *arguments), stdout=log)
 
     @property
     def said(self) -> str:

@@ -20,6 +20,7 @@ from services.demo.programs import Program
 from services.orders.contract import PlaceOrder
 from services.users.contract import GetUser, RegisterUser, UserNotFound
 from tests.support.broker import Broker
+from tests.support.guarded import guarded
 from tests.support.installation import Installation
 from tests.support.landscape import OPERATOR, Landscape
 from tests.support.waiting import eventually
@@ -130,7 +131,7 @@ async def test_a_request_that_kills_its_worker_kills_two_and_its_caller_is_told(
         nonlocal deaths
         while not is_over.is_set():
             worker = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "messaging", "run", "killer:shop"),
+                *guarded(sys.executable, "-m", "messaging", "run", "killer:shop"),
                 cwd=tmp_path,
                 env=installation.environment,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from messaging.security.development_files import Contract, init_development
 from messaging.stores.sql import SqlStore
 from tests.support.broker import Broker
 from tests.support.databases import database_url, postgres_server, postgres_url
+from tests.support.guarded import guarded
 from tests.support.reminding import RUNS
 from tests.support.waiting import eventually
 
@@ -47,7 +48,7 @@ class Programs:
     async def start(self, *arguments: str, **environment: str) -> Process:
         command = ("-m", "tests.support.reminding", self._database, *arguments)
         return await asyncio.create_subprocess_exec(
-            sys.executable, *command, env={**self._environment, **environment}, stdout=PIPE
+            *guarded(sys.executable, *command), env={**self._environment, **environment}, stdout=PIPE
         )
 
     async def plan(self, count: int, delay_s: float) -> int:

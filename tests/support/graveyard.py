@@ -26,6 +26,7 @@ from messaging.core.topology import Subscriptions
 from messaging.operators import Operator, open_operator
 from messaging.security.development_files import Contract, init_development
 from messaging.stores.sql import SqlStore
+from tests.support.guarded import guarded
 from tests.support.installation import Installation
 from tests.support.waiting import eventually
 
@@ -126,7 +127,7 @@ class Graveyard:
         """
         changes = {} if failpoint is None else {"MESSAGING_FAILPOINT": failpoint}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "messaging", "dead", "replay", *arguments, "--yes", "--reason", "a test"),
+            *guarded(sys.executable, "-m", "messaging", "dead", "replay", *arguments, "--yes", "--reason", "a test"),
             cwd=self.installation.folder,
             env={**self.installation.environment, **changes},
             stdout=asyncio.subprocess.PIPE,

@@ -22,6 +22,7 @@ from messaging.ambient import real_ambient
 from messaging.cli.app import app
 from messaging.core.topology import Subscriptions
 from messaging.security.development_files import Contract, init_development
+from tests.support.guarded import guarded
 
 __all__ = ["ROOT", "SHOP", "Installation", "ask", "until"]
 
@@ -125,7 +126,7 @@ class Installation:
         """Start the real program; its output goes to pipes unless `options` say otherwise."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
         return subprocess.Popen(
-            [sys.executable, "-m", "messaging", *arguments],
+            guarded(sys.executable, "-m", "messaging", *arguments),
             cwd=self.folder,
             env={**self.environment, **(changes or {})},
             text=True,
@@ -137,7 +138,7 @@ class Installation:
     ) -> subprocess.CompletedProcess[str]:
         """Run the real program to its end, within half a minute."""
         return subprocess.run(
-            [sys.executable, "-m", "messaging", *arguments],
+            guarded(sys.executable, "-m", "messaging", *arguments),
             cwd=self.folder,
             env={**self.environment, **(changes or {})},
             text=True,

@@ -15,6 +15,7 @@ from messaging.cli.broker_node import PrivateNode
 from messaging.cli.broker_probe import free_port
 from services.demo.settings import environment_with
 from tests.support.broker import Broker
+from tests.support.guarded import guarded
 from tests.support.leftovers import processes_of
 
 TITLES = (
@@ -72,7 +73,7 @@ def interrupted_at(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[s
     """A demo, read up to the failure of the sixth step; on a private broker unless the test says otherwise."""
     options = ["--broker", getattr(request, "param", "auto")]
     with subprocess.Popen(
-        command_in(tmp_path, *options),
+        guarded(*command_in(tmp_path, *options)),
         env=environment_with({}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -177,7 +178,10 @@ def test_a_wrong_password_is_one_line(tmp_path: Path, broker: Broker) -> None:
 
 def test_two_demos_in_one_folder_do_not_mix(tmp_path: Path) -> None:
     with subprocess.Popen(
-        command_in(tmp_path, "--broker", "embedded"), env=environment_with({}), stdout=subprocess.PIPE, text=True
+        guarded(*command_in(tmp_path, "--broker", "embedded")),
+        env=environment_with({}),
+        stdout=subprocess.PIPE,
+        text=True,
     ) as first:
         try:
             assert first.stdout is not None

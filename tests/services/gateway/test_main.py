@@ -16,6 +16,7 @@ from messaging.cli.broker_probe import free_port
 from messaging.security.development_files import Contract, init_development
 from services.demo.settings import environment_with
 from services.gateway import gateway
+from tests.support.guarded import guarded
 from tests.support.waiting import eventually
 
 COMMAND = [sys.executable, "-m", "services.gateway"]
@@ -84,7 +85,7 @@ async def test_without_a_broker_it_serves_and_says_so(tmp_path: Path) -> None:
         }
     )
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        *guarded(*COMMAND), env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
