@@ -18,6 +18,7 @@ from sqlalchemy.util import await_only
 from messaging.errors import ConfigurationError
 from messaging.stores.base import StoreUnavailableError
 from messaging.stores.sql.schema import metadata
+from messaging.stores.sql.turns import TurnConnection, connect
 
 __all__ = ["Database"]
 
@@ -50,6 +51,7 @@ class Database:
         # SQLite has one writer; here the writers of one process queue fairly instead of spinning on a locked file.
         self._writer = asyncio.Lock()
         if self.is_sqlite and not event.contains(engine.sync_engine, "begin", _begin_sqlite):
+            event.listen(engine.sync_engine, "do_connect", connect)
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
         if not self.is_sqlite and not event.contains(engine.sync_engine, "do_connect", bound_waits):
@@ -163,8 +165,10 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Any) -> None:
-    if connection.get_execution_options().get(_IMMEDIATE):
-        # Straight to the driver: a third of the turns of its thread.
-        await_only(connection.connection.driver_connection.execute("BEGIN IMMEDIATE"))
+    begin = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_IMMEDIATE) else "BEGIN"
+    adapter = connection.connection.dbapi_connection
+    if isinstance(adapter, TurnConnection):
+        adapter.begin_with(begin)
     else:
-        connection.exec_driver_sql("BEGIN")
+        # Opened before this engine was the store's.
+        await_only(connection.connection.driver_connection.execute(begin))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Insert, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -32,6 +32,7 @@ from messaging.stores.base import (
     StoreUnavailableError,
 )
 from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.direct import Direct
 from messaging.stores.sql.outbox import Staging
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.schema import INBOX
@@ -108,12 +109,12 @@ class GroupUnit:
 class _Group:
     """One transaction and its members; the first one leads it until it is open."""
 
-    def __init__(self, database: Database, staging: Staging, insert: Insert, grouping: Grouping) -> None:
+    def __init__(self, database: Database, staging: Staging, insert: Direct, grouping: Grouping) -> None:
         self.database = database
         self.staging = staging
         self.members: list[GroupUnit] = []
         self.is_gathering = True
-        self._insert = insert.returning(INBOX.c.sender, INBOX.c.message_id)
+        self._insert = insert
         self._grouping = grouping
         self._connection: AsyncConnection | None = None
         self._is_ending = False
@@ -204,9 +205,9 @@ class _Group:
         # In one order everywhere: two replicas that hold the same messages must not wait for one another in a circle.
         rows = sorted((each.values for each in self.members), key=lambda row: (row["sender"], row["message_id"]))
         with mapped(only_ours=True):
-            new = {tuple(row) for row in await connection.execute(self._insert, rows)}
+            new = {(sender, _hex(message_id)) for sender, message_id in await self._insert.run(connection, rows)}
             for member in self.members:
-                if (member.key.sender, member.key.message_id) not in new:
+                if (member.key.sender, member.key.message_id.hex) not in new:
                     await self._refuse(connection, member)
 
     async def _refuse(self, connection: AsyncConnection, member: GroupUnit) -> None:
@@ -240,15 +241,20 @@ class _Group:
                 member.turn.set_result(False)
 
 
+def _hex(message_id: str | UUID) -> str:
+    """Return an id as text, as SQLite keeps it."""
+    return message_id if isinstance(message_id, str) else message_id.hex
+
+
 class Groups:
     """The groups of one inbox that still gather.
 
     Args:
         database: Whose turn to write is taken.
-        insert: Inserts an inbox row unless it is there.
+        insert: Directs an inbox row unless it is there.
     """
 
-    def __init__(self, database: Database, insert: Insert) -> None:
+    def __init__(self, database: Database, insert: Direct) -> None:
         self._database = database
         self._insert = insert
         self._gathering: dict[Grouping, _Group] = {}

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, and_, bindparam, delete, literal, or_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from messaging.core.inbox import Decision, Replaying, RowState, judge
 from messaging.errors import ConfigurationError
@@ -45,8 +44,8 @@ class SqlInbox:
                 bindparam(_EXPIRES, type_=BigInteger) + _SKEW_MS, now_ms + REPLAY_WINDOW_MS
             ),
         }
-        self._insert = database.insert(INBOX).values(**self._ran).on_conflict_do_nothing()
-        self._direct = Direct(database.engine, self._insert, _GIVEN) if database.is_sqlite else None
+        insert = database.insert(INBOX).values(**self._ran).on_conflict_do_nothing()
+        self._insert = Direct(database.engine, insert.returning(INBOX.c.sender, INBOX.c.message_id), _GIVEN)
         self._groups = Groups(database, self._insert)
         self._stagings: dict[str, Staging] = {}
 
@@ -187,11 +186,6 @@ class SqlInbox:
             staging = self._stagings[service] = Staging(self._database, service)
         return staging
 
-    async def _inserted(self, connection: AsyncConnection, values: dict[str, Any]) -> bool:
-        if self._direct is not None:
-            return await self._direct.run(connection, [values]) == 1
-        return (await connection.execute(self._insert, values)).rowcount == 1
-
     def _values(self, key: InboxKey, leaf: bytes, expires_at_ms: int) -> dict[str, Any]:
         return {**_columns(key), "leaf": leaf, _EXPIRES: expires_at_ms}
 
@@ -207,8 +201,7 @@ class SqlInbox:
         with mapped(only_ours=True):
             # Waits for a concurrent duplicate; as the first statement it opens the transaction.
             reply = None
-            is_new = await self._inserted(unit.connection, values)
-            if is_new:
+            if await self._insert.run(unit.connection, [values]):
                 decision = judge(RowState.ABSENT, same_leaf=True, replay=replaying)
             else:
                 row = (await unit.connection.execute(select(INBOX).where(_is(key)).with_for_update())).one()

@@ -66,8 +66,7 @@ class Staging:
         times = {"created_at_ms": now_ms, "due_at_ms": now_ms}
         # Said here, because a settled statement takes no default of the table.
         new = {"attempts": 0, "claimed_until_ms": 0, "is_parked": False}
-        self._insert = insert(OUTBOX).values(**times, **new)
-        self._direct = Direct(database.engine, self._insert, _GIVEN) if database.is_sqlite else None
+        self._insert = Direct(database.engine, insert(OUTBOX).values(**times, **new).returning(OUTBOX.c.id), _GIVEN)
 
     async def check(self, connection: AsyncConnection) -> None:
         """Fail if the transaction has; on SQLite a statement that fails undoes itself alone."""
@@ -75,12 +74,10 @@ class Staging:
             await connection.execute(_NOTHING)
 
     async def write(self, connection: AsyncConnection, staged: Sequence[Outgoing]) -> None:
-        """Insert all rows with one statement; none for nothing."""
+        """Insert all rows, at the end of the transaction; nothing for none."""
         rows = [self._row(outgoing) for outgoing in staged]
-        if rows and self._direct is not None:
-            await self._direct.run(connection, rows)
-        elif rows:
-            await connection.execute(self._insert, rows)
+        if rows:
+            await self._insert.before_commit(connection, rows)
 
     def _row(self, outgoing: Outgoing) -> dict[str, Any]:
         return {
