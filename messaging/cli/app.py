@@ -25,6 +25,7 @@ from messaging.cli import (
     run,
     schedules,
     send,
+    store,
     topology,
     trust,
 )
@@ -118,6 +119,7 @@ app.command("request")(send.request)
 app.add_typer(dead.app, name="dead")
 app.add_typer(audit.app, name="audit")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(store.app, name="store")
 app.add_typer(keys.app, name="keys")
 app.add_typer(trust.app, name="trust")
 app.add_typer(policy.app, name="policy")

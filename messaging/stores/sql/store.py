@@ -33,6 +33,11 @@ class SqlStore:
         self.inbox = SqlInbox(self._database)
 
     @property
+    def engine(self) -> AsyncEngine:
+        """The database, as it was given."""
+        return self._database.engine
+
+    @property
     def offers(self) -> tuple[type, ...]:
         """Classes of what a handler's transaction gives: a session, or for less the connection under it."""
         return AsyncSession, AsyncConnection
