@@ -6,6 +6,9 @@ from uuid import UUID, SafeUUID
 __all__ = ["id_of", "numbered"]
 
 _UNKNOWN: Final = SafeUUID.unknown
+# The class refuses assignments; its own constructor goes past that by name, this does so by its slots.
+_SET_INT: Final = UUID.__dict__["int"].__set__
+_SET_IS_SAFE: Final = UUID.__dict__["is_safe"].__set__
 
 
 def id_of(raw: bytes) -> UUID:
@@ -19,7 +22,6 @@ def numbered(number: int) -> UUID:
     A `UUID` has two attributes, and its constructor first finds out in which of six forms it is asked for them.
     """
     made = UUID.__new__(UUID)
-    # The class refuses assignments; its own constructor sets them in the same way.
-    object.__setattr__(made, "int", number)
-    object.__setattr__(made, "is_safe", _UNKNOWN)
+    _SET_INT(made, number)
+    _SET_IS_SAFE(made, _UNKNOWN)
     return made

@@ -21,7 +21,7 @@ class BoundedCache(Generic[_Value]):
         life_s: Seconds until an entry is too old.
     """
 
-    __slots__ = ("_entries", "_life_s", "_owners", "_per_owner", "_total")
+    __slots__ = ("_entries", "_life_s", "_newest", "_owners", "_per_owner", "_total")
 
     def __init__(self, *, total: int, per_owner: int, life_s: float) -> None:
         self._total = total
@@ -29,22 +29,28 @@ class BoundedCache(Generic[_Value]):
         self._life_s = life_s
         self._entries: OrderedDict[Hashable, tuple[str, _Value, float]] = OrderedDict()
         self._owners: dict[str, OrderedDict[Hashable, None]] = {}
+        # The entry used last, which is the last one in both orders: asked for again, it need not be moved.
+        self._newest: tuple[Hashable, tuple[str, _Value, float]] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, key: Hashable, *, now_s: float) -> _Value | None:
         """Return the value if it is there and young enough."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        owner, value, born_s = entry
-        if now_s - born_s >= self._life_s:
+        if self._newest is not None and key == self._newest[0]:
+            entry = self._newest[1]
+        else:
+            found = self._entries.get(key)
+            if found is None:
+                return None
+            entry = found
+            self._entries.move_to_end(key)
+            self._owners[entry[0]].move_to_end(key)
+            self._newest = key, entry
+        if now_s - entry[2] >= self._life_s:
             self._drop(key)
             return None
-        self._entries.move_to_end(key)
-        self._owners[owner].move_to_end(key)
-        return value
+        return entry[1]
 
     def put(self, key: Hashable, value: _Value, *, owner: str, now_s: float) -> None:
         """Keep a value; what is too much goes, the owner's own oldest first."""
@@ -56,9 +62,12 @@ class BoundedCache(Generic[_Value]):
         elif len(self._entries) >= self._total:
             self._drop(next(iter(self._entries)))
         self._owners.setdefault(owner, own)[key] = None
-        self._entries[key] = (owner, value, now_s)
+        entry = self._entries[key] = (owner, value, now_s)
+        self._newest = key, entry
 
     def _drop(self, key: Hashable) -> None:
+        if self._newest is not None and key == self._newest[0]:
+            self._newest = None
         owner, _, _ = self._entries.pop(key)
         own = self._owners[owner]
         del own[key]

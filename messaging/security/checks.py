@@ -28,7 +28,8 @@ from messaging.errors import (
 from messaging.security import merkle, suite
 from messaging.security.bundle import KeyState, SigningEntry, TrustBundle
 from messaging.security.cache import BoundedCache
-from messaging.security.header import Header, parse_header
+from messaging.security.header import Header
+from messaging.security.header_reader import HeaderReader
 from messaging.security.outer import CONTENT_MAX, Parts, split_parts
 from messaging.security.trust import TrustStore
 from messaging.security.verified import Verified
@@ -74,9 +75,8 @@ class Checks:
 
     def __init__(self, trust: TrustStore, names: Names, *, ambient: Ambient, suites: frozenset[int]) -> None:
         self._trust = trust
-        self._names = names
         self._ambient = ambient
-        self._suites = suites
+        self._headers = HeaderReader(names, suites)
         self._granted: set[tuple[bytes, Kind, str, str, str]] = set()
         self._roots: BoundedCache[bool] = BoundedCache(total=ROOTS_MAX, per_owner=ROOTS_PER_SENDER, life_s=ROOTS_LIFE_S)
 
@@ -98,7 +98,7 @@ class Checks:
             MalformedError, UnsupportedError: Not a message in its one form, or of another version or suite.
         """
         parts = split_parts(body)
-        header = parse_header(parts.header, names=self._names, suites=self._suites)
+        header = self._headers.parse(parts.header)
         if len(parts.content) > CONTENT_MAX and header.address.kind not in _WRAPPING:
             raise MalformedError(f"the content has {len(parts.content)} bytes; at most {CONTENT_MAX} are allowed")
         return Claim(body, parts, header)

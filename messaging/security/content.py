@@ -76,6 +76,8 @@ def parse_content(plaintext: bytes) -> Content:
     headers, at = _parse_headers(plaintext)
     try:
         payload, at = read_bin(plaintext, at, limit=CONTENT_MAX_WRAPPING)
+        if plaintext[at:] == _NO_PADDING:
+            return Content(codec, headers, payload)
         _padding, at = read_bin(plaintext, at, limit=CONTENT_MAX_WRAPPING)
     except MalformedError as exc:
         raise _malformed("the content has no payload or no padding") from exc

@@ -6,6 +6,7 @@ the shortest encoding is accepted, so a message has exactly one form.
 """
 
 from functools import lru_cache
+from struct import Struct
 from typing import Final
 
 from messaging.core.values import value
@@ -18,8 +19,10 @@ __all__ = [
     "CONTENT_MAX",
     "CONTENT_MAX_WRAPPING",
     "Parts",
+    "batch_share",
     "bin_opening",
     "join_parts",
+    "join_shared",
     "leaf_of",
     "read_bin",
     "split_parts",
@@ -41,6 +44,9 @@ _BIN_8, _BIN_16, _BIN_32, _UINT_8 = 0xC4, 0xC5, 0xC6, 0xCC
 _POSITIVE_FIXINT_MAX: Final = 0x7F
 _OPENING: Final = bytes((_ARRAY_OF_8, VERSION))
 _SIGNATURE_OPENING: Final = bytes((_BIN_8, SIGNATURE_BYTES))
+_SIGNATURE_MARK: Final = int.from_bytes(_SIGNATURE_OPENING, "big")
+# Signature, size, index and the opening of a path, for batches of up to 127.
+_ENDING: Final = Struct(f">H{SIGNATURE_BYTES}sBBBB")
 
 
 @value
@@ -79,6 +85,22 @@ def split_parts(body: bytes) -> Parts:
     header, at = read_bin(body, 2, limit=HEADER_MAX)
     block, at = read_bin(body, at, limit=BLOCK_MAX)
     content, at = read_bin(body, at, limit=CONTENT_MAX_WRAPPING)
+    if at + _ENDING.size <= len(body):
+        # All but a batch of 128: what follows the content in one step.
+        mark, signature, size, index, kind, path_size = _ENDING.unpack_from(body, at)
+        at += _ENDING.size
+        if (
+            mark == _SIGNATURE_MARK
+            and index < size <= _POSITIVE_FIXINT_MAX
+            and kind == _BIN_8
+            and path_size == len(body) - at == merkle.path_length(size, index)
+        ):
+            return Parts(header, block, content, signature, size, index, body[at:])
+        at -= _ENDING.size
+    return _split_ending(body, at, header, block, content)
+
+
+def _split_ending(body: bytes, at: int, header: bytes, block: bytes, content: bytes) -> Parts:
     if body[at : at + 2] != _SIGNATURE_OPENING:
         raise MalformedError("the signature is no 64 bytes")
     signature = body[at + 2 : (at := at + 2 + SIGNATURE_BYTES)]
@@ -94,7 +116,26 @@ def split_parts(body: bytes) -> Parts:
 
 def join_parts(parts: Parts) -> bytes:
     """Return the bytes of a message; the inverse of `split_parts`."""
-    header, block, content, path = parts.header, parts.block, parts.content, parts.path
+    share = batch_share(parts.signature, parts.size)
+    return join_shared(parts.header, parts.block, parts.content, share=share, index=parts.index, path=parts.path)
+
+
+def batch_share(signature: bytes, size: int) -> bytes:
+    """Return what all messages of a batch have in common, for `join_shared`."""
+    return _SIGNATURE_OPENING + signature + _SMALL[size]
+
+
+def join_shared(header: bytes, block: bytes, content: bytes, *, share: bytes, index: int, path: bytes) -> bytes:
+    """Return the bytes of a message of a batch.
+
+    Args:
+        header: Header.
+        block: Key block.
+        content: Ciphertext.
+        share: What `batch_share` returned.
+        index: Which message of the batch it is.
+        path: Hashes from its leaf to the root.
+    """
     return b"".join(
         (
             _OPENING,
@@ -104,10 +145,8 @@ def join_parts(parts: Parts) -> bytes:
             block,
             bin_opening(len(content)),
             content,
-            _SIGNATURE_OPENING,
-            parts.signature,
-            _small(parts.size),
-            _small(parts.index),
+            share,
+            _SMALL[index],
             bin_opening(len(path)),
             path,
         )
@@ -193,10 +232,6 @@ def _read_small(body: bytes, at: int) -> tuple[int, int]:
     if first == _UINT_8 and at + 1 < len(body) and body[at + 1] > _POSITIVE_FIXINT_MAX:
         return body[at + 1], at + 2
     raise MalformedError("a place in the batch is no small integer")
-
-
-def _small(number: int) -> bytes:
-    return _SMALL[number]
 
 
 # The encodings of 0 to 255; a batch has at most 128 messages, which is not for the writer to check.

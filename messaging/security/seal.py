@@ -6,7 +6,7 @@ Two steps, because one signature serves many messages: `prepare` does everything
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from messaging.core.ambient import Ambient
@@ -31,7 +31,8 @@ from messaging.security.header import (
 )
 from messaging.security.keyring import Keyring
 from messaging.security.keys import SigningKey
-from messaging.security.outer import CONTENT_MAX, CONTENT_MAX_WRAPPING, Parts, join_parts
+from messaging.security.outer import CONTENT_MAX, CONTENT_MAX_WRAPPING, batch_share, join_shared
+from messaging.security.packed import pack_short
 from messaging.security.policy import Policy
 from messaging.security.trust import TrustStore
 
@@ -276,11 +277,10 @@ def _enclosed(content_key: bytes, plaintext: bytes, header: bytes, data_key: Sen
 
 def _signed(batch: Sequence[Unsigned]) -> list[Sealed]:
     root, paths = merkle.paths([unsigned.leaf for unsigned in batch])
-    signer = batch[0].signer
-    signature = signer.sign(suite.root_statement(signer.kid, len(batch), root))
-    size = len(batch)
+    signer, size = batch[0].signer, len(batch)
+    share = batch_share(signer.sign(suite.root_statement(signer.kid, size, root)), size)
     return [
-        Sealed(join_parts(Parts(one.header, one.block, one.content, signature, size, index, path)))
+        Sealed(join_shared(one.header, one.block, one.content, share=share, index=index, path=path))
         for index, (one, path) in enumerate(zip(batch, paths, strict=True))
     ]
 
@@ -361,19 +361,27 @@ def _check_envelope(envelope: Envelope, bundle: TrustBundle, names: Names) -> No
         raise ConfigurationError(f"{kind.word} {envelope.type}: correlation_id is the id of the request")
 
 
-def _extensions(envelope: Envelope, bundle_version: int) -> dict[str, Any]:
+def _extensions(envelope: Envelope, bundle_version: int) -> Mapping[str, Any] | bytes:
     # Keys in ascending order, as the header demands.
     version = bundle_version if envelope.bundle_version is None else envelope.bundle_version
+    traceparent = envelope.traceparent
+    if envelope.causation_id is None and envelope.slot is None and traceparent is None:
+        return _version_alone(version)
     extensions: dict[str, Any] = {"bv": version}
     if envelope.causation_id is not None:
         extensions["cause"] = envelope.causation_id.bytes
     if envelope.slot is not None:
         extensions["slot"] = envelope.slot
-    if envelope.traceparent is not None:
-        if len(envelope.traceparent.encode()) > EXTENSION_VALUE_MAX:
+    if traceparent is not None:
+        if len(traceparent.encode()) > EXTENSION_VALUE_MAX:
             raise ConfigurationError(f"traceparent is beyond {EXTENSION_VALUE_MAX} bytes")
-        extensions["traceparent"] = envelope.traceparent
+        extensions["traceparent"] = traceparent
     return extensions
+
+
+@lru_cache(maxsize=64, typed=True)
+def _version_alone(version: int) -> bytes:
+    return pack_short({"bv": version})
 
 
 def restored(body: bytes) -> Sealed:

@@ -146,13 +146,13 @@ class DataKey:
 
     def __init__(self, secret: bytes) -> None:
         block = secret.ljust(_SHA512_BLOCK, b"\0")
-        self._inner = hashlib.sha512(block.translate(_INNER))
+        self._inner = hashlib.sha512(block.translate(_INNER) + _MESSAGE)
         self._outer = hashlib.sha512(block.translate(_OUTER))
 
     def message_key(self, salt: bytes, message_id: bytes) -> bytes:
         """Return the key of one message: whoever is given it can open that message, and forge none."""
         inner = self._inner.copy()
-        inner.update(_MESSAGE + salt + message_id + b"\x01")
+        inner.update(salt + message_id + b"\x01")
         outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.digest()[:32]

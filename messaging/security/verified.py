@@ -139,27 +139,20 @@ class Verified:
         """Return the envelope; without a payload it is what the header alone tells."""
         header = self.header
         address, ext = header.address, header.ext
+        cause = ext.get("cause")
+        # By position, which takes half the time: one for every message. What nothing caused starts its own
+        # correlation: one object serves for both.
         return Envelope(
-            id=self.id,
-            kind=address.kind,
-            name=header.name,
-            version=header.version,
-            sender=address.sender,
-            audience=address.aud,
-            issued_at_ms=header.iat,
-            expires_at_ms=header.exp,
-            payload=payload,
-            codec=codec,
-            # What nothing caused starts its own correlation: one object serves for both.
-            correlation_id=self.id if header.corr == header.mid else self.correlation_id,
-            causation_id=self.causation_id,
-            bind=header.bind,
-            reply_to=header.rto,
-            traceparent=ext.get("traceparent"),
-            headers={} if headers is None else headers,
-            bundle_version=ext.get("bv"),
-            slot=ext.get("slot"),
-        )
+            self.id, address.kind, header.name, header.version, address.sender, address.aud, header.iat, header.exp,
+            payload, codec,
+            self.id if header.corr == header.mid else self.correlation_id,
+            None if cause is None else id_of(cause),
+            header.bind, header.rto,
+            ext.get("traceparent"),
+            {} if headers is None else headers,
+            ext.get("bv"),
+            ext.get("slot"),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Verified({self.kind.word} {self.type!r} {self.id} from {self.sender!r})"

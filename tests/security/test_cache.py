@@ -1,3 +1,6 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
 from messaging.security.cache import BoundedCache
 
 
@@ -61,3 +64,54 @@ def test_putting_again_makes_it_young() -> None:
     kept.put("a", "new", owner="a", now_s=9.0)
 
     assert kept.get("a", now_s=15.0) == "new"
+
+
+def test_asking_again_for_what_was_used_last_changes_nothing() -> None:
+    kept = cache(total=2)
+    kept.put("a", "x", owner="a", now_s=0.0)
+    kept.put("b", "y", owner="b", now_s=0.0)
+
+    found = [kept.get(key, now_s=0.0) for key in ("a", "a", "b", "a", "a")]
+
+    assert found == ["x", "x", "y", "x", "x"]
+    kept.put("c", "z", owner="c", now_s=0.0)
+    assert kept.get("b", now_s=0.0) is None
+    assert kept.get("a", now_s=0.0) == "x"
+
+
+def test_what_was_used_last_is_gone_when_it_is_pushed_out_or_too_old() -> None:
+    kept = cache(total=1, per_owner=1)
+    kept.put("a", "x", owner="a", now_s=0.0)
+    kept.get("a", now_s=0.0)
+
+    kept.put("b", "y", owner="b", now_s=0.0)
+
+    assert kept.get("a", now_s=0.0) is None
+    assert kept.get("b", now_s=9.9) == "y"
+    assert [kept.get("b", now_s=10.0) for _ in range(2)] == [None, None]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6), st.integers(0, 3)), max_size=60))
+def test_it_keeps_what_a_plain_list_in_order_of_use_would_keep(steps: list[tuple[bool, int, int]]) -> None:
+    kept, plain = cache(total=4, per_owner=2, life_s=10.0), dict[int, tuple[str, float]]()
+    now_s = 0.0
+
+    for is_put, key, passed in steps:
+        now_s += passed
+        owner = "ab"[key % 2]
+        if is_put:
+            plain.pop(key, None)
+            own = [one for one in plain if "ab"[one % 2] == owner]
+            if len(own) >= 2:
+                del plain[own[0]]
+            plain[key] = (f"{key} at {now_s}", now_s)
+            kept.put(key, f"{key} at {now_s}", owner=owner, now_s=now_s)
+            continue
+        wanted = plain.pop(key, None)
+        if wanted is not None and now_s - wanted[1] < 10.0:
+            plain[key] = wanted
+        else:
+            wanted = None
+        assert kept.get(key, now_s=now_s) == (None if wanted is None else wanted[0])
+
+    assert len(kept) == len(plain)

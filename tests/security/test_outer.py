@@ -5,6 +5,7 @@ import pytest
 
 from messaging.errors import MalformedError, UnsupportedError
 from messaging.security import outer
+from messaging.security.merkle import path_length
 from messaging.security.outer import Parts, join_parts, leaf_of, read_bin, split_parts
 
 PARTS = Parts(b"h" * 300, b"b" * 70_000, b"c" * 20, b"s" * 64, 1, 0, b"")
@@ -21,6 +22,15 @@ def whole(**changes: object) -> bytes:
         "path": b"",
     }  # fmt: skip
     return packed(*(values | changes).values())
+
+
+def split_or_none(body: bytes) -> Parts | None:
+    try:
+        parts = split_parts(body)
+    except (MalformedError, UnsupportedError):
+        return None
+    assert join_parts(parts) == body
+    return parts
 
 
 def test_parts_are_those_of_msgpack() -> None:
@@ -111,6 +121,16 @@ def test_every_cut_is_malformed() -> None:
     for end in range(len(body)):
         with pytest.raises(MalformedError):
             split_parts(body[:end])
+
+
+@pytest.mark.parametrize(("size", "index"), [(1, 0), (2, 1), (5, 4), (127, 3), (128, 3)])
+def test_whatever_is_read_has_one_form(size: int, index: int) -> None:
+    body = join_parts(replace(SMALL, size=size, index=index, path=bytes(path_length(size, index))))
+    changed = [body[:at] + bytes((byte,)) + body[at + 1 :] for at in range(len(body)) for byte in range(256)]
+
+    found = [read for one in changed if (read := split_or_none(one)) is not None]
+
+    assert len(found) > 256
 
 
 def test_a_string_is_read_at_its_offset() -> None:
