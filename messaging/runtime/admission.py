@@ -16,6 +16,7 @@ from messaging.errors import TransportError
 from messaging.runtime.breaker import Breaker
 from messaging.runtime.consumer import GivenBack
 from messaging.runtime.handling import Handling, Part
+from messaging.runtime.runs import Runs
 from messaging.runtime.settle import Settler
 from messaging.runtime.tasks import Tasks
 from messaging.transports.base import Delivery, Subscription, Transport
@@ -67,7 +68,7 @@ class Intake:
         self._is_replacing = False
         self._is_stopping = False
         self._put_off: list[Delivery] = []
-        self._running = Tasks()
+        self._running = Runs(self._handle, name=queue, leave=_return)
         self._chores = Tasks()
         self._subscription: Subscription | None = None
         self._subscribed = asyncio.Event()
@@ -114,7 +115,7 @@ class Intake:
                 self._put_off.append(delivery)
             return
         handling = Handling(delivery=delivery, part=self.part, original=delivery.body)
-        self._running.spawn(self._handle(handling), name=self.queue)
+        self._running.put(handling)
 
     async def _handle(self, handling: Handling) -> None:
         try:
@@ -178,6 +179,10 @@ class Intake:
             put_off, self._put_off = self._put_off, []
             for delivery in put_off:
                 delivery.give_back()
+
+
+def _return(handling: Handling) -> None:
+    handling.delivery.give_back()
 
 
 # How long a narrowing waits for handlers that run: longer than the default handler timeout.

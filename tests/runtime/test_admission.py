@@ -101,6 +101,30 @@ async def test_no_more_than_the_prefetch_run_at_once() -> None:
     assert len(started) == 6
 
 
+async def test_what_runs_or_has_not_begun_when_the_time_is_over_goes_back() -> None:
+    started: list[int] = []
+    gate = asyncio.Event()
+    gate.set()
+    orders = a_service(started, gate)
+
+    async with Stage(drain_timeout_s=0) as stage:
+        async with running(stage, orders):
+            await stage.send(PlaceOrder(number=0), sender="users")
+            await stage.settled()
+            gate.clear()
+            for number in range(1, 11):
+                stage.inject("orders", "commands", stage.sealed(PlaceOrder(number=number), "users"))
+            await eventually(lambda: orders.running == 10)
+        assert stage.depth("orders", "commands") == 10
+
+        gate.set()
+        async with running(stage, a_service(started, gate)):
+            await stage.settled()
+        assert stage.depth("orders", "commands") == 0
+
+    assert set(started) == set(range(11))
+
+
 async def test_a_message_that_came_back_again_and_again_runs_alone(logs: Logs) -> None:
     orders = Service("orders")
     beside: dict[int, int] = {}
