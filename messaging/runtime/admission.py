@@ -119,7 +119,8 @@ class Intake:
 
     async def _handle(self, handling: Handling) -> None:
         try:
-            verdict = await self._decided(handling)
+            process = self._consumer.process
+            verdict = await (process(handling) if self._breaker is None else self._passed(self._breaker, handling))
             await self._settler.settle(handling, verdict, stopping=self._consumer.stopping)
         except GivenBack:
             await self._settler.give_back(handling)
@@ -132,10 +133,8 @@ class Intake:
             raise
         self._ended_well(handling.delivery)
 
-    async def _decided(self, handling: Handling) -> Verdict:
-        if self._breaker is None:
-            return await self._consumer.process(handling)
-        async with self._breaker.passage(handling, stopping=self._consumer.stopping):
+    async def _passed(self, breaker: Breaker, handling: Handling) -> Verdict:
+        async with breaker.passage(handling, stopping=self._consumer.stopping):
             return await self._consumer.process(handling)
 
     def _ended_well(self, delivery: Delivery) -> None:

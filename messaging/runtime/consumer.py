@@ -6,7 +6,7 @@ and `_run` catch `Exception`: whatever a handler raises becomes a `Fault`, and i
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -18,19 +18,20 @@ from messaging.core.inbox import Decision, RowState
 from messaging.core.message import contract_of
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, RetryPolicy, Skip, Verdict
 from messaging.errors import Disposition, MalformedError, SealError
-from messaging.runtime.bulk import Bulk
+from messaging.runtime.bulk import BULK_BYTES, Bulk
 from messaging.runtime.context import Context
 from messaging.runtime.handling import Handling, Part
-from messaging.runtime.middleware import Call, Middleware, wrap
+from messaging.runtime.middleware import Call, Middleware
 from messaging.runtime.outcome import Identity, Outcomes
 from messaging.runtime.parts import Parts
 from messaging.runtime.replaying import Replaying, read_replay
 from messaging.runtime.router import FIRST_RUNG_MS, Handler, Router
 from messaging.runtime.staging import Outlets
 from messaging.runtime.trust_lag import TrustLag
+from messaging.runtime.ways import LEASE_SLACK_S, Way, Ways
 from messaging.security.content import split_fault
 from messaging.security.verified import Verified
-from messaging.stores.base import Grouping, GroupUndoneError, Inbox, InboxKey, StoreUnavailableError
+from messaging.stores.base import GroupUndoneError, Inbox, InboxKey, Reservation, StoreUnavailableError
 from messaging.transports.deadlines import Deadlines
 
 __all__ = ["Consumer", "GivenBack"]
@@ -41,8 +42,6 @@ FIRST_RUNG_S: Final = FIRST_RUNG_MS / 1000
 _HOLD_FIRST_S: Final = 0.25
 _HOLD_MAX_S: Final = 5.0
 HOLD_LIMIT_S: Final = 20 * 60.0
-# How long after its deadline a lease is left to a handler that overran it.
-_LEASE_SLACK_S: Final = 30.0
 # Undone because of another delivery in the same transaction: again at once, and no attempt of this one.
 _ALONE: Final = Retry(delay_s=0.0, in_process=True)
 _ANSWERED: Final = frozenset({Decision.DROP, Decision.OTHER_BYTES})
@@ -81,10 +80,8 @@ class Consumer:
         self._bulk = Bulk()
         self._inbox = inbox
         self._outlets = outlets
-        self._retry = retry
-        self._timeout_s = timeout_s
         self._deadlines = Deadlines()
-        self._calls = {handler.key: wrap(around(handler), middleware) for handler in router.handlers}
+        self._ways = Ways(router, around=around, middleware=middleware, retry=retry, timeout_s=timeout_s)
         self._lagging = parts.lagging
         self._lag = TrustLag(parts.trust, ambient=parts.ambient)
         self._held: dict[int, str] = {}
@@ -163,37 +160,45 @@ class Consumer:
         return True
 
     async def _open(self, handling: Handling) -> Verdict | None:
-        delivery = handling.delivery
+        """Verify, reserve and open. None means: run it. Small bodies, the usual case, take no detour."""
+        body, kinds, queue = handling.delivery.body, handling.part.kinds, handling.home or handling.delivery.queue
+        is_small = len(body) <= BULK_BYTES
         try:
-            queue = handling.home or delivery.queue
-            verified = await self._bulk.verified(self._opener, delivery.body, kinds=handling.part.kinds, queue=queue)
-            self._lag.note(verified.bundle_version)
+            if is_small:
+                verified = self._opener.verify(body, kinds=kinds, queue=queue)
+            else:
+                verified = await self._bulk.verified(self._opener, body, kinds=kinds, queue=queue)
         except SealError as error:
-            if error.disposition is not Disposition.EXPIRED or not isinstance(error.evidence, Verified):
-                raise
-            early = await self._expired(handling, error.evidence)
+            early = await self._expired(handling, error)
             if early is not None:
                 return early
             raise
-        handling.original = delivery.body
-        if verified.kind is Kind.REPLAY:
+        self._lag.note(verified.header.ext.get("bv"))
+        handling.original = body
+        if verified.header.address.kind is Kind.REPLAY:
             return await self._open_replay(handling, verified)
         handling.verified = verified
-        early = await self._reserve(handling, verified)
-        if early is None:
-            handling.envelope = await self._decrypt(handling, verified)
-        return early
+        handling.reservation = reservation = await self._reserved(handling, verified)
+        if reservation.decision is not Decision.RUN:
+            return self._unreserved(handling, verified, reservation)
+        handling.envelope = await self._decrypted(handling, verified)
+        return None
 
-    async def _expired(self, handling: Handling, late: Verified) -> Verdict | None:
+    async def _expired(self, handling: Handling, error: SealError) -> Verdict | None:
         """Let what expired be buried, but not if it ran before; of a replay what is inside, to be replayed again."""
-        early = await self._reserve(handling, late)
-        if early is None and late.kind is Kind.REPLAY:
+        late = error.evidence
+        if error.disposition is not Disposition.EXPIRED or not isinstance(late, Verified):
+            return None
+        handling.reservation = reservation = await self._reserved(handling, late)
+        if reservation.decision is not Decision.RUN:
+            return self._unreserved(handling, late, reservation)
+        if late.kind is Kind.REPLAY:
             replay = read_replay(self._opener.decrypt(self._opener.verify_archived(late.body)))
             inner = self._seen(replay.original, late)
             if inner.leaf == late.bind:
                 handling.verified, handling.original = inner, replay.original
                 handling.replays, handling.earlier_attempts = replay.replays, replay.attempts
-        return early
+        return None
 
     async def _open_replay(self, handling: Handling, outer: Verified) -> Verdict | None:
         replay = read_replay(self._opener.decrypt(outer))
@@ -216,7 +221,7 @@ class Consumer:
         handling.reservation = reservation
         if reservation.decision is not Decision.RUN:
             return _unrunnable(reservation.decision)
-        handling.envelope = await self._decrypt(handling, inner)
+        handling.envelope = await self._decrypted(handling, inner)
         log.info("delivery.replaying", **handling.described(), reason=replay.reason)
         return None
 
@@ -230,17 +235,22 @@ class Consumer:
                 error.disposition = Disposition.REFUSED
             raise
 
-    async def _reserve(self, handling: Handling, verified: Verified) -> Verdict | None:
-        reservation = await self._inbox.reserve(
+    def _reserved(self, handling: Handling, verified: Verified) -> Awaitable[Reservation]:
+        header, delivery = verified.header, handling.delivery
+        way = self._ways.find(header.address.kind, header.name, header.version)
+        grouping = None if way is None else way.handler.grouping
+        if grouping is not None and (delivery.attempt > 1 or delivery.delivery_count):
+            # One that came back is alone with whatever it causes.
+            grouping = None
+        return self._inbox.reserve(
             self._key(verified),
             leaf=verified.leaf,
-            expires_at_ms=verified.expires_at_ms,
-            lease_s=self._lease_s(verified),
-            grouping=self._grouping(handling, verified),
+            expires_at_ms=header.exp,
+            lease_s=LEASE_SLACK_S if way is None else way.lease_s,
+            grouping=grouping,
         )
-        handling.reservation = reservation
-        if reservation.decision is Decision.RUN:
-            return None
+
+    def _unreserved(self, handling: Handling, verified: Verified, reservation: Reservation) -> Verdict:
         if reservation.decision in _ANSWERED and reservation.reply is not None:
             # The request was answered, but its caller may not have heard: the kept answer again, bound to this request.
             # A caller that repeats it seals it anew, so its bytes are others; they do not run all the same.
@@ -249,8 +259,10 @@ class Consumer:
             return Ack()
         return _unrunnable(reservation.decision)
 
-    async def _decrypt(self, handling: Handling, verified: Verified) -> Envelope:
+    async def _decrypted(self, handling: Handling, verified: Verified) -> Envelope:
         try:
+            if len(verified.body) <= BULK_BYTES:
+                return self._opener.decrypt(verified)
             return await self._bulk.decrypted(self._opener, verified)
         except SealError as error:
             if error.disposition in (Disposition.LOCAL, Disposition.SKIPPED) and handling.reservation is not None:
@@ -267,14 +279,14 @@ class Consumer:
         message: Any
         if handling.part is Part.FAULTS:
             message, envelope = self._fault_message(handling, envelope)
-            handler = self._router.resolve(Kind.FAULT, envelope.name, envelope.version)
+            way = self._ways.resolve(Kind.FAULT, envelope.name, envelope.version)
         else:
-            handler = self._router.resolve(envelope.kind, envelope.name, envelope.version)
-            message = decode_model(handler.model, envelope.payload, envelope.codec)
-        handling.handler = handler
+            way = self._ways.resolve(envelope.kind, envelope.name, envelope.version)
+            message = decode_model(way.handler.model, envelope.payload, envelope.codec)
+        handling.handler = way.handler
         handling.attempt = handling.delivery.attempt
         while True:
-            verdict = await self._attempt(handling, handler, message, envelope)
+            verdict = await self._attempt(handling, way, message, envelope)
             if not (isinstance(verdict, Retry) and verdict.in_process):
                 return verdict
             if verdict is not _ALONE:
@@ -284,9 +296,11 @@ class Consumer:
             if not handling.holds_lease:
                 return _unrunnable(handling.reservation.decision)
 
-    async def _attempt(self, handling: Handling, handler: Handler, message: Any, envelope: Envelope) -> Verdict:
+    async def _attempt(self, handling: Handling, way: Way, message: Any, envelope: Envelope) -> Verdict:
         try:
-            self._answer(handling, handler, await self._call(handling, handler, message, envelope))
+            result = await self._call(handling, way, message, envelope)
+            if way.is_request:
+                self._answer(handling, way, result)
             await self._inbox.complete(handling.lease, reply=handling.reply)
         except GroupUndoneError:
             return _ALONE
@@ -304,7 +318,7 @@ class Consumer:
         command = self._opener.verify_own_original(original, handling.verified)
         return Fault.from_map(plain), command.envelope()
 
-    async def _call(self, handling: Handling, handler: Handler, message: Any, envelope: Envelope) -> Any:
+    async def _call(self, handling: Handling, way: Way, message: Any, envelope: Envelope) -> Any:
         unit = handling.lease.unit
         context = Context(
             envelope,
@@ -315,13 +329,12 @@ class Consumer:
             replayed_by=handling.replayed_by,
             replay_reason=handling.replay_reason,
         )
-        timeout_s = handler.timeout_s or self._timeout_s
         try:
-            with self._deadlines.of_task(timeout_s) as deadline:
-                return await self._calls[handler.key](message, context)
+            with self._deadlines.of_task(way.timeout_s) as deadline:
+                return await way.call(message, context)
         except TimeoutError as error:
             if deadline.is_over:
-                raise TimeoutError(f"the handler took longer than {timeout_s:g} s") from error
+                raise TimeoutError(f"the handler took longer than {way.timeout_s:g} s") from error
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -330,31 +343,18 @@ class Consumer:
             # Nobody cancelled this run: it awaited something that was cancelled. Given back it would go round for ever.
             raise RuntimeError("the handler awaited something that was cancelled") from error
 
-    def _answer(self, handling: Handling, handler: Handler, result: Any) -> None:
-        if handler.kind is not Kind.REQUEST:
-            return
-        contract = contract_of(handler.model)
+    def _answer(self, handling: Handling, way: Way, result: Any) -> None:
+        contract = contract_of(way.handler.model)
         handling.reply_codec = contract.codec
         if contract.reply is not None:
             handling.reply = encode_value(contract.reply, result, contract.codec)
 
     def _key(self, verified: Verified) -> InboxKey:
-        return InboxKey(self._service, verified.sender, verified.id)
-
-    def _grouping(self, handling: Handling, verified: Verified) -> Grouping | None:
-        """Return how this delivery may share a transaction. One that came back is alone with whatever it causes."""
-        if handling.delivery.attempt > 1 or handling.delivery.delivery_count:
-            return None
-        handler = self._router.find(verified.kind, verified.name, verified.version)
-        return None if handler is None else handler.grouping
+        return InboxKey(self._service, verified.header.address.sender, verified.id)
 
     def _lease_s(self, verified: Verified) -> float:
-        """Return how long all runs of one delivery may take."""
-        handler = self._router.find(verified.kind, verified.name, verified.version)
-        if handler is None:
-            return _LEASE_SLACK_S
-        runs = 1 + (handler.retry or self._retry).immediate
-        return runs * (handler.timeout_s or self._timeout_s) + _LEASE_SLACK_S
+        way = self._ways.find(verified.kind, verified.name, verified.version)
+        return LEASE_SLACK_S if way is None else way.lease_s
 
 
 def contract_codec(router: Router, verified: Verified) -> int:

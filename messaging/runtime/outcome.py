@@ -81,10 +81,10 @@ class Outcomes:
         the rung as a second attempt and runs once more; back from that one too, its caller is told: it may be what
         kills its workers.
         """
-        verified, attempt = handling.verified, handling.delivery.attempt
+        verified = handling.verified
         if handling.part is not Part.REQUESTS or not handling.delivery.redelivered or verified is None:
             return None
-        handling.attempt = attempt
+        handling.attempt = attempt = handling.delivery.attempt
         if attempt > 1:
             return self.failed(handling, RuntimeError("its worker died or was stopped twice while it had this request"))
         waits = self._ambient.now_ms() + 2 * FIRST_RUNG_MS < verified.expires_at_ms

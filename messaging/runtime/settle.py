@@ -70,6 +70,11 @@ class Settler:
         """Carry out a verdict; while the broker cannot take it, try again until the service stops."""
         if handling.is_mislabelled:
             self._count("mislabelled")
+        if type(verdict) is Ack and handling.reply is None and handling.fault is None:
+            # The usual case: there is nothing to publish or to release.
+            self._note_handled(handling)
+            handling.delivery.ack()
+            return
         patience_s = _BACKOFF_FIRST_S
         while True:
             try:
@@ -142,6 +147,9 @@ class Settler:
         if handling.fault is not None:
             # What failed may run again when its caller asks again.
             await self._release(handling)
+        self._note_handled(handling)
+
+    def _note_handled(self, handling: Handling) -> None:
         self._count("handled")
         if handling.fault is not None:
             log.warning("request.failed", **handling.described(), error=handling.fault.error)

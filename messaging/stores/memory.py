@@ -124,15 +124,16 @@ class MemoryInbox:
 
     async def release(self, reservation: Reservation) -> bool:
         """Give the lease back; a replayed original is `failed` again until its wrapper returns."""
-        row = self._held(reservation)
+        place = _place(reservation.key)
+        row = self._held(place, reservation)
         if row is None:
             return False
         if reservation.outer is not None:
             self._forget(_place(reservation.outer))
         if row.previous is RowState.ABSENT:
-            self._forget(_place(reservation.key))
+            self._forget(place)
         else:
-            self._end(_place(reservation.key), row, row.previous)
+            self._end(place, row, row.previous)
         return True
 
     def _judge(self, row: _Row | None, leaf: bytes, replaying: Replaying | None = None) -> Decision:
@@ -164,17 +165,18 @@ class MemoryInbox:
         return Reservation(key=key, decision=Decision.RUN, token=token)
 
     def _settle(self, reservation: Reservation, state: RowState) -> bool:
-        row = self._held(reservation)
+        place = _place(reservation.key)
+        row = self._held(place, reservation)
         if row is None:
             return False
-        self._end(_place(reservation.key), row, state)
+        self._end(place, row, state)
         if reservation.outer is not None and (outer := self._rows.get(_place(reservation.outer))) is not None:
             self._end(_place(reservation.outer), outer, RowState.DONE)
         return True
 
-    def _held(self, reservation: Reservation) -> _Row | None:
+    def _held(self, place: _Place, reservation: Reservation) -> _Row | None:
         """Return the row if the reservation's lease is still its own."""
-        row = self._rows.get(_place(reservation.key))
+        row = self._rows.get(place)
         return None if row is None or row.token is None or row.token != reservation.token else row
 
     def _end(self, place: _Place, row: _Row, state: RowState) -> None:

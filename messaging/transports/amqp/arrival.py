@@ -40,6 +40,8 @@ _MESSAGE_ID: Final = 1 << 7
 _TYPE: Final = 1 << 5
 _HEADERS: Final = 1 << 13
 _MORE_FLAGS: Final = 1
+# What our own publishers write: content type, mode of one byte, message id, type.
+_OURS: Final = 1 << 15 | 1 << 12 | _MESSAGE_ID | _TYPE
 _ORDER: Final = (
     (1 << 15, None),
     (1 << 14, None),
@@ -199,6 +201,9 @@ def short_property(header: bytes, wanted: int) -> str | None:
 
 def _position(header: bytes, flags: int, wanted: int) -> int:
     at = _PROPERTIES_AT
+    if flags == _OURS:
+        at += 2 + header[at]
+        return at if wanted == _MESSAGE_ID else at + 1 + header[at]
     for size in _passed_over(flags, wanted):
         if size is None:
             at += 1 + header[at]

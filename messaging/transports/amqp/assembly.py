@@ -27,6 +27,11 @@ class Assembly:
         self._kept = 0
         self._pieces: list[bytes] = []
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a message has begun and is not whole."""
+        return self._finished is not None
+
     def expect(self, finished: Finished) -> None:
         """Begin a message; `finished` is called once it is whole.
 

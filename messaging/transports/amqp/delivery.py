@@ -78,7 +78,9 @@ class AmqpDelivery:
     @property
     def attempt(self) -> int:
         """`x-attempt` when it is an int in 1…1000, else 1."""
-        value = _int(self._header("x-attempt"))
+        headers = self._message.headers
+        # Nearly all have no table, and this is asked of every one.
+        value = _int(headers.get("x-attempt")) if headers else None
         return value if value is not None and 1 <= value <= _ATTEMPT_MAX else 1
 
     @property

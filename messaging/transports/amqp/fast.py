@@ -36,6 +36,7 @@ from messaging.transports.amqp.wire import (
     RETURN,
     Encoder,
     read_confirm,
+    read_content,
     read_deliver,
     read_method,
     read_names,
@@ -67,7 +68,7 @@ class FastChannel:
         self._channel = channel
         self._number = channel.number
         self._splitter = splitter
-        frame_max = int(channel.connection.connection_tune.frame_max)
+        self._frame_max = frame_max = int(channel.connection.connection_tune.frame_max)
         splitter.frame_max = frame_max
         self._encoder = Encoder(self._number, frame_max=frame_max)
         self._confirms = Confirms()
@@ -202,15 +203,14 @@ class FastChannel:
 
     # What the splitter calls.
 
-    def take(self, kind: int, data: bytes, start: int, end: int) -> bool:
-        """Handle a frame whose payload lies between `start` and `end`; False leaves it to aiormq."""
+    def take(self, kind: int, data: bytes, start: int, end: int) -> int:
+        """Handle a frame whose payload lies between `start` and `end`; 0 leaves it to aiormq."""
         if kind != METHOD:
-            return self._assembly.take(kind, data, start, end)
+            return end + 1 if self._assembly.take(kind, data, start, end) else 0
         method = read_method(data, start)
         if method == DELIVER:
-            tag, redelivered, names = read_deliver(data, start, end)
-            self._assembly.expect(partial(self._hand_over, tag, redelivered, self._known(names)))
-        elif method in _CONFIRM:
+            return self._take_delivery(data, start, end)
+        if method in _CONFIRM:
             tag, multiple = read_confirm(data, start)
             self._confirms.settle(tag, multiple=multiple, error_of=None if method == ACK else refused)
         elif method == RETURN:
@@ -218,8 +218,18 @@ class FastChannel:
         else:
             if method in _CLOSE:
                 self._on_close(data, start, end)
-            return False
-        return True
+            return 0
+        return end + 1
+
+    def _take_delivery(self, data: bytes, start: int, end: int) -> int:
+        tag, redelivered, names = read_deliver(data, start, end)
+        content = None if self._assembly.is_open else read_content(data, end + 1, self._number, self._frame_max)
+        if content is None:
+            self._assembly.expect(partial(self._hand_over, tag, redelivered, self._known(names)))
+            return end + 1
+        header, body, after = content
+        self._hand_over(tag, redelivered, self._known(names), header, body)
+        return after
 
     def _known(self, raw: bytes) -> tuple[str, str]:
         names = self._names.get(raw)

@@ -38,23 +38,32 @@ class Settlements:
     """The settlements of one channel that are still to be said. Tags count from 1, as the broker's do."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, How]] = []
+        self._acked: list[int] = []
+        self._others: list[tuple[int, How]] = []
         self._settled_up_to = 0
         self._settled_above: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._acked) + len(self._others)
 
     def add(self, tag: int, how: How) -> None:
         """Note that a delivery is settled. Each tag once."""
-        self._waiting.append((tag, how))
+        if how is How.ACK:
+            self._acked.append(tag)
+        else:
+            self._others.append((tag, how))
 
     def take(self) -> list[Settlement]:
         """Return the frames that say everything noted since the last call, in the order to send them."""
-        waiting, self._waiting = self._waiting, []
-        acked = sorted(tag for tag, how in waiting if how is How.ACK)
-        frames = [Settlement(tag, how) for tag, how in waiting if how is not How.ACK]
-        self._settled_above.update(tag for tag, _ in waiting)
+        acked, self._acked = self._acked, []
+        others, self._others = self._others, []
+        acked.sort()
+        if not others and not self._settled_above and acked and acked[-1] == self._settled_up_to + len(acked):
+            # The usual case: nothing but the oldest, without a gap, for each tag comes once.
+            self._settled_up_to = acked[-1]
+            return [Settlement(acked[-1], How.ACK, len(acked))]
+        frames = [Settlement(tag, how) for tag, how in others]
+        self._settled_above.update(acked, (tag for tag, _ in others))
         while self._settled_up_to + 1 in self._settled_above:
             self._settled_up_to += 1
             self._settled_above.discard(self._settled_up_to)

@@ -48,8 +48,11 @@ _SIGN_OF_LIFE_S: Final = 1.0
 class Lane(Protocol):
     """What a registered channel does."""
 
-    def take(self, kind: int, data: bytes, start: int, end: int) -> bool:
-        """Handle a frame whose payload lies between `start` and `end`; False leaves it to aiormq.
+    def take(self, kind: int, data: bytes, start: int, end: int) -> int:
+        """Handle a frame whose payload lies between `start` and `end`, and those after it that belong to it.
+
+        Returns:
+            Where the last of them ends; 0 leaves the frame to aiormq.
 
         Raises:
             Exception: It cannot be understood.
@@ -172,11 +175,12 @@ class Splitter(asyncio.StreamReaderProtocol):
             if whole[end - 1] != END:
                 raise BrokenFrameError("a frame without its end")
             lane = self._lanes.get(channel)
-            if lane is not None and lane.take(kind, whole, at + _PAYLOAD_AT, end - 1):
-                took = True
+            after = 0 if lane is None else lane.take(kind, whole, at + _PAYLOAD_AT, end - 1)
+            if after:
+                took, at = True, after
             else:
                 self._pass_on(kind, channel, whole[at:end])
-            at = end
+                at = end
         if at < available:
             self._pieces.append(whole[at:])
             self._have = available - at

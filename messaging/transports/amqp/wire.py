@@ -39,6 +39,7 @@ __all__ = [
     "Encoder",
     "read_body_size",
     "read_confirm",
+    "read_content",
     "read_deliver",
     "read_method",
     "read_names",
@@ -78,6 +79,7 @@ _HEADER_BYTES: Final = 14
 _HEADER_START: Final = struct.Struct(">HHQ")
 _NEXT_BODY: Final = struct.Struct(">BBHI")
 _BASIC: Final = 60
+_PAYLOAD_AT: Final = 7
 
 # Bits of the flags, in the order in which properties are written.
 _HAS_CONTENT_TYPE: Final = 1 << 15
@@ -228,6 +230,36 @@ def read_body_size(data: bytes, start: int, end: int) -> int:
     if kind != _BASIC or end - start < _HEADER_BYTES:
         raise BrokenFrameError(f"a content header of class {kind} and {end - start} bytes")
     return int(size)
+
+
+def read_content(data: bytes, at: int, channel: int, frame_max: int) -> tuple[bytes, bytes, int] | None:
+    """Return a message's content header, its body, and where they end, when both are there in one frame each.
+
+    None says only that it is not so simple: more frames, none of them whole, or broken ones.
+    """
+    available = len(data)
+    start = at + _PAYLOAD_AT
+    if available < start + _HEADER_BYTES:
+        return None
+    kind, number, size = FRAME.unpack_from(data, at)
+    basic, _, body_size = _HEADER_START.unpack_from(data, start)
+    end = start + size
+    body_start = end + 1 + _PAYLOAD_AT
+    body_end = body_start + body_size
+    if (
+        kind != HEADER
+        or number != channel
+        or basic != _BASIC
+        or size < _HEADER_BYTES
+        or not body_size
+        or available <= body_end
+        or max(size, body_size) + OVERHEAD_BYTES > frame_max
+        or data[end] != END
+        or data[body_end] != END
+        or FRAME.unpack_from(data, end + 1) != (BODY, channel, body_size)
+    ):
+        return None
+    return data[start:end], data[body_start:body_end], body_end + 1
 
 
 def _short(text: str) -> bytes:

@@ -52,6 +52,24 @@ def test_properties_are_read_as_pamqp_wrote_them(properties: dict[str, Any]) -> 
     assert message.headers == (properties["headers"] or {})
 
 
+@given(
+    content_type=st.text(min_size=1, max_size=40),
+    message_id=st.text(min_size=1, max_size=40),
+    kind=st.text(min_size=1, max_size=40),
+    data=st.data(),
+)
+def test_properties_of_our_own_publishers_are_read_as_pamqp_wrote_them(
+    content_type: str, message_id: str, kind: str, data: st.DataObject
+) -> None:
+    properties = Basic.Properties(content_type=content_type, delivery_mode=2, message_id=message_id, message_type=kind)
+    header = ContentHeader(body_size=4, properties=properties).marshal()
+    cut = header[: data.draw(st.integers(14, len(header) - 1))]
+
+    assert (arrival(header).message_id, arrival(header).type) == (message_id, kind)
+    assert arrival(cut).message_id in {message_id, None}
+    assert arrival(cut).type is None
+
+
 def test_both_kinds_say_the_same() -> None:
     header = ContentHeader(
         body_size=4, properties=Basic.Properties(message_id="id", message_type="t/1", headers={"a": 1})

@@ -6,6 +6,8 @@ import aiormq.connection
 import pamqp.commands
 import pamqp.frame
 import pytest
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
 
 from messaging.errors import UnroutableError
 from messaging.transports.amqp.arrival import Message
@@ -401,3 +403,28 @@ async def test_traffic_that_aiormq_does_not_see_keeps_the_link_alive(
     await channel.aclose()
     await connection.aclose()
     assert queue
+
+
+async def test_deliveries_are_the_same_whatever_pieces_they_come_in(connection: Connection, queue: str) -> None:
+    channel, found = await opened(connection, confirms=False), list[tuple[int, str, str | None, bytes]]()
+
+    def keep(message: Message) -> None:
+        found.append((message.delivery_tag, message.routing_key, message.message_id, message.body))
+
+    await channel.consume(queue, keep, prefetch=0, tag="pieces")
+    bodies = [b"", b"small", b"m" * 1000, b"l" * 200_000]
+    wanted = [(tag, "key", f"id-{tag}", body) for tag, body in enumerate(bodies, start=1)]
+    announced: list[Any] = []
+    for tag, key, message_id, body in wanted:
+        properties = pamqp.commands.Basic.Properties(message_id=message_id)
+        announced.append(pamqp.commands.Basic.Deliver("pieces", tag, False, "ex", key))
+        announced.append(ContentHeader(body_size=len(body), properties=properties))
+        announced += [ContentBody(body[at : at + 100_000]) for at in range(0, len(body), 100_000)]
+    frames = b"".join(pamqp.frame.marshal(frame, channel._number) for frame in announced)
+
+    for size in (len(frames), 70_001, 1_021, 7):
+        for at in range(0, len(frames), size):
+            splitter_of(connection).data_received(frames[at : at + size])
+        assert found == wanted
+        found.clear()
+    await channel.aclose()

@@ -29,13 +29,13 @@ class FakeLane:
         self.resumed = 0
         self.fault: Exception | None = None
 
-    def take(self, kind: int, data: bytes, start: int, end: int) -> bool:
+    def take(self, kind: int, data: bytes, start: int, end: int) -> int:
         if self.fault is not None:
             raise self.fault
         is_ours = kind != METHOD or data[start : start + 4] == b"\x00\x3c\x00\x50"
         if is_ours:
             self.taken.append(data[start - 7 : end + 1])
-        return is_ours
+        return end + 1 if is_ours else 0
 
     def resume(self) -> None:
         self.resumed += 1

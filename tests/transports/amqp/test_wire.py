@@ -16,6 +16,7 @@ from messaging.transports.amqp.wire import (
     Encoder,
     read_body_size,
     read_confirm,
+    read_content,
     read_deliver,
     read_method,
     read_names,
@@ -176,3 +177,56 @@ def test_names_that_are_no_text_are_shown_as_question_marks() -> None:
 def test_header_of_no_message_is_broken(payload: bytes) -> None:
     with pytest.raises(BrokenFrameError):
         read_body_size(payload, 0, len(payload))
+
+
+def content_of(body: bytes, *, channel: int = 7, pieces: int = 1) -> bytes:
+    properties = BASIC.Properties(content_type="a/b", delivery_mode=2, message_id="some-id", message_type="t/1")
+    size = max(1, -(-len(body) // pieces))
+    frames: list[Any] = [ContentHeader(body_size=len(body), properties=properties)]
+    frames += [ContentBody(body[start : start + size]) for start in range(0, len(body), size)]
+    return b"".join(pamqp.frame.marshal(frame, channel) for frame in frames)
+
+
+@given(before=st.binary(max_size=20), body=st.binary(min_size=1, max_size=300), after=st.binary(max_size=20))
+def test_content_in_two_frames_is_read_at_once(before: bytes, body: bytes, after: bytes) -> None:
+    frames = content_of(body)
+
+    content = read_content(before + frames + after, len(before), 7, 4096)
+
+    assert content is not None
+    header, read, end = content
+    assert (header, read) == (frames[7 : len(frames) - len(body) - 9], body)
+    assert end == len(before + frames)
+
+
+@given(body=st.binary(min_size=1, max_size=60), data=st.data())
+def test_content_that_is_cut_short_is_not(body: bytes, data: st.DataObject) -> None:
+    frames = content_of(body)
+
+    assert read_content(frames[: data.draw(st.integers(0, len(frames) - 1))], 0, 7, 4096) is None
+
+
+BODY_AT = len(content_of(b"body")) - len(b"body") - 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "frame_max"),
+    [
+        (content_of(b""), 4096),
+        (content_of(b"body", channel=8), 4096),
+        (content_of(b"body", pieces=2), 4096),
+        (content_of(b"b" * 100), 107),
+        (pamqp.frame.marshal(BASIC.Ack(1), 7) + content_of(b"body"), 4096),
+        (content_of(b"body")[:-1] + b"\x00", 4096),
+        (content_of(b"body")[: BODY_AT - 8] + b"\x00" + content_of(b"body")[BODY_AT - 7 :], 4096),
+        (content_of(b"body")[:BODY_AT - 7] + b"\x02" + content_of(b"body")[BODY_AT - 6 :], 4096),
+        (content_of(b"body")[:7] + b"\x00\x3d" + content_of(b"body")[9:], 4096),
+        (pamqp.frame.marshal(ContentHeader(body_size=4), 8) + content_of(b"body")[-12:], 4096),
+    ],
+    ids=[
+        "no body", "another channel", "two pieces", "beyond the largest frame", "a method", "body without its end",
+        "header without its end", "two headers", "another class", "header of another channel",
+    ],
+)  # fmt: skip
+def test_content_of_any_other_form_is_left_to_the_long_way(frames: bytes, frame_max: int) -> None:
+    assert read_content(frames, 0, 7, frame_max) is None
