@@ -103,8 +103,8 @@ class Graveyard:
         async def is_reached() -> bool:
             return await self.depth(service, "dead") == count
 
-        # A busy machine buries a few hundred a second through a database.
-        await eventually(is_reached, 60.0 + count / 50, what=f"{count} dead letters of {service}")
+        # A busy machine buries some dozens a second through a database.
+        await eventually(is_reached, 120.0 + count / 20, what=f"{count} dead letters of {service}")
 
     async def depth(self, service: str, part: str) -> int:
         """Return how many messages wait in a queue; 0 for a missing one."""
@@ -117,13 +117,16 @@ class Graveyard:
             rows = await connection.execute(text("SELECT number FROM effects WHERE service = :s"), {"s": service})
             return Counter(row[0] for row in rows)
 
-    async def replay(self, *arguments: str, failpoint: str | None = None, interrupt_after: int = 0) -> Replayed:
+    async def replay(
+        self, *arguments: str, failpoint: str | None = None, interrupt_after: int = 0, timeout_s: float = 600.0
+    ) -> Replayed:
         """Replay as a program of its own, to its end.
 
         Args:
             *arguments: Behind `messaging dead replay`.
             failpoint: The step at which it dies.
             interrupt_after: Type Ctrl-C once so many messages took effect; 0 never.
+            timeout_s: How long it may take.
         """
         changes = {} if failpoint is None else {"MESSAGING_FAILPOINT": failpoint}
         process = await asyncio.create_subprocess_exec(
@@ -140,7 +143,7 @@ class Graveyard:
 
             await eventually(is_under_way, 60.0, what="the replay was under way")
             os.kill(process.pid, signal.SIGINT)
-        async with asyncio.timeout(600):
+        async with asyncio.timeout(timeout_s):
             out, err = await process.communicate()
         assert process.returncode is not None
         return Replayed(code=process.returncode, out=out.decode(), err=err.decode())
@@ -160,15 +163,15 @@ class Graveyard:
             exchange = self.operator.names.undeliverable_exchange("shop")
             await channel.basic_publish(body, exchange=exchange, routing_key="")
 
-    async def settled(self, service: str = "shop") -> None:
+    async def settled(self, service: str = "shop", *, timeout_s: float = 60.0) -> None:
         """Wait until the service has nothing to do."""
 
         async def is_idle() -> bool:
             waiting = [await self.depth(service, part) for part in ("commands", "events")]
             return not any(waiting)
 
-        await eventually(is_idle, 60.0, what=f"{service} had done its work")
-        await self.services[service].settled()
+        await eventually(is_idle, timeout_s, what=f"{service} had done its work")
+        await self.services[service].settled(timeout_s)
 
 
 @asynccontextmanager
