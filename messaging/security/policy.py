@@ -77,9 +77,11 @@ class Policy:
     escrow: Escrow = field(default_factory=Escrow)
     replay: tuple[ReplayGrant, ...] = ()
     _index: Mapping[tuple[str, Kind, str], tuple[Rule, ...]] = field(init=False, repr=False, compare=False)
+    _escrowed: frozenset[Kind] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_index", _indexed(self.rules))
+        object.__setattr__(self, "_escrowed", _escrowed(self.escrow))
 
     def rule_for(self, sender: str, kind: Kind, name: str, to: str) -> Rule | None:
         """Return the rule that allows a message, or None: then it is denied."""
@@ -101,15 +103,7 @@ class Policy:
 
     def demands_escrow(self, kind: Kind) -> bool:
         """Tell whether messages of a kind must be readable for operators."""
-        demanded = {
-            Kind.COMMAND: self.escrow.command,
-            Kind.EVENT: self.escrow.event,
-            Kind.REQUEST: self.escrow.request,
-            Kind.REPLY: self.escrow.reply,
-            # A replay carries a command or an event.
-            Kind.REPLAY: self.escrow.command or self.escrow.event,
-        }
-        return demanded.get(kind, False)
+        return kind in self._escrowed
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -133,3 +127,15 @@ def _indexed(rules: Iterable[Rule]) -> dict[tuple[str, Kind, str], tuple[Rule, .
         key = (rule.sender, rule.kind, rule.to)
         index[key] = (*index.get(key, ()), rule)
     return index
+
+
+def _escrowed(escrow: Escrow) -> frozenset[Kind]:
+    demanded = {
+        Kind.COMMAND: escrow.command,
+        Kind.EVENT: escrow.event,
+        Kind.REQUEST: escrow.request,
+        Kind.REPLY: escrow.reply,
+        # A replay carries a command or an event.
+        Kind.REPLAY: escrow.command or escrow.event,
+    }
+    return frozenset(kind for kind, is_demanded in demanded.items() if is_demanded)
