@@ -105,7 +105,7 @@ class Engine:
             router,
             identity=identity,
             inbox=inbox,
-            outlets=Outlets(parts.publisher, on_commit=self._wake_relay),
+            outlets=Outlets(parts.publisher, on_commit=self._note_commit),
             retry=retry,
             timeout_s=limits.handler_timeout_s,
             middleware=middleware,
@@ -233,6 +233,10 @@ class Engine:
                     f"{grouping.name}: group={grouping.size} is never full with prefetch={self._prefetch}; raise "
                     "MESSAGING_PREFETCH or lower the group"
                 )
+
+    def _note_commit(self) -> None:
+        if self._relay is not None:
+            self._relay.note_commit()
 
     def _wake_relay(self) -> None:
         if self._relay is not None:

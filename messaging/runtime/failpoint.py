@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, cast
 
 from messaging.errors import ConfigurationError
-from messaging.stores.base import Claimed, Inbox, Outbox, Reservation
+from messaging.stores.base import Claimed, HandingOver, Inbox, Outbox, Reservation, Taker
 
 __all__ = ["Failpoint", "Step"]
 
@@ -81,7 +81,8 @@ class Failpoint:
 
     def outbox(self, outbox: Outbox) -> Outbox:
         """Return the outbox with its steps."""
-        return cast("Outbox", _FailingOutbox(outbox, self))
+        wrapped = _FailingHandover if isinstance(outbox, HandingOver) else _FailingOutbox
+        return cast("Outbox", wrapped(outbox, self))
 
 
 _STEPS: Final = tuple(step.value for step in Step)
@@ -114,18 +115,45 @@ class _FailingOutbox:
     """Everything else is the outbox's own."""
 
     def __init__(self, outbox: Outbox, failpoint: Failpoint) -> None:
-        self._outbox = outbox
+        self._outbox: Any = outbox
         self._failpoint = failpoint
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._outbox, name)
 
     async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
-        rows = await self._outbox.claim(limit=limit, lease_s=lease_s, owner=owner)
+        rows: Sequence[Claimed] = await self._outbox.claim(limit=limit, lease_s=lease_s, owner=owner)
         if rows:
             self._failpoint.reach(Step.AFTER_CLAIM)
         return rows
 
-    async def delete(self, ids: Sequence[int]) -> None:
+    async def delete(self, rows: Sequence[Claimed]) -> None:
         self._failpoint.reach(Step.AFTER_RELAY)
-        await self._outbox.delete(ids)
+        await self._outbox.delete(rows)
+
+
+class _FailingHandover(_FailingOutbox):
+    """One that hands over."""
+
+    def hand_over(self, taker: Taker, *, owner: str, lease_s: float) -> None:
+        self._outbox.hand_over(_FailingTaker(taker, self._failpoint), owner=owner, lease_s=lease_s)
+
+    def keep(self, owner: str) -> None:
+        self._outbox.keep(owner)
+
+
+class _FailingTaker:
+    """What is handed over is held like what was claimed."""
+
+    def __init__(self, taker: Taker, failpoint: Failpoint) -> None:
+        self._taker = taker
+        self._failpoint = failpoint
+
+    @property
+    def has_room(self) -> bool:
+        return self._taker.has_room
+
+    def take(self, rows: Sequence[Claimed], *, leaves_more: bool) -> None:
+        if rows:
+            self._failpoint.reach(Step.AFTER_CLAIM)
+        self._taker.take(rows, leaves_more=leaves_more)

@@ -20,6 +20,7 @@ __all__ = [
     "Claimed",
     "GroupUndoneError",
     "Grouping",
+    "HandingOver",
     "Inbox",
     "InboxKey",
     "Outbox",
@@ -32,6 +33,7 @@ __all__ = [
     "SeenBundles",
     "Store",
     "StoreUnavailableError",
+    "Taker",
     "Unit",
     "Waiting",
 ]
@@ -254,8 +256,8 @@ class Outbox(Protocol):
     async def release(self, ids: Sequence[int]) -> None:
         """Give rows back that were not tried."""
 
-    async def delete(self, ids: Sequence[int]) -> None:
-        """Remove rows whose publish is confirmed."""
+    async def delete(self, rows: Sequence[Claimed]) -> None:
+        """Remove rows whose publish is confirmed; those that somebody else removed meanwhile are fine."""
 
     async def postpone(self, row: Claimed, *, delay_s: float, reason: str) -> None:
         """Give a row back for a later try."""
@@ -265,6 +267,32 @@ class Outbox(Protocol):
 
     async def depth(self) -> tuple[int, int]:
         """Return how many rows wait and how many are parked."""
+
+
+class Taker(Protocol):
+    """Who publishes what was committed in the same process, without having to look for it."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes more; what it does not take waits for a claim."""
+
+    def take(self, rows: Sequence[Claimed], *, leaves_more: bool) -> None:
+        """Take rows that were committed leased to it; `leaves_more`: others of that transaction are to be claimed."""
+
+
+@runtime_checkable
+class HandingOver(Protocol):
+    """An outbox whose rows may be handed to a relay of the same process as soon as they are committed.
+
+    They are written with a lease, so no other relay takes them; when the process dies, the lease ends and one does.
+    Rows with a partition key are never handed over: who is first of a key is for `claim` to say.
+    """
+
+    def hand_over(self, taker: Taker, *, owner: str, lease_s: float) -> None:
+        """Lease what is written from now on to `owner` and hand it over; one taker at a time, the last one."""
+
+    def keep(self, owner: str) -> None:
+        """Hand nothing over to this owner any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 from messaging.core.inbox import Decision
 from messaging.errors import ConfigurationError
 from messaging.runtime.failpoint import Failpoint, Step
-from messaging.stores.base import InboxKey, Reservation
+from messaging.stores.base import HandingOver, InboxKey, Reservation, Taker
 
 ROOT = Path(__file__).resolve().parents[2]
 DYING = "from messaging.runtime.failpoint import Failpoint, Step; Failpoint(Step.AFTER_COMMIT).reach(Step.AFTER_COMMIT)"
@@ -44,8 +44,8 @@ class Journal:
         self.acts.append(f"claim {lease_s:g} {owner}")
         return ["row"] * limit
 
-    async def delete(self, ids: Sequence[int]) -> None:
-        self.acts.append(f"delete {list(ids)}")
+    async def delete(self, rows: Sequence[Any]) -> None:
+        self.acts.append(f"delete {list(rows)}")
 
     async def depth(self) -> tuple[int, int]:
         return 1, 2
@@ -57,7 +57,7 @@ async def life(failpoint: Failpoint, journal: Journal) -> None:
     await inbox.fail(LEASE)
     await outbox.claim(limit=0, lease_s=1.0, owner="me")
     await outbox.claim(limit=1, lease_s=2.0, owner="me")
-    await outbox.delete([7])
+    await outbox.delete([cast("Any", 7)])
 
 
 @pytest.mark.parametrize(
@@ -126,3 +126,43 @@ async def test_the_text_names_step_and_time(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_unknown_step_is_a_mistake_with_the_remedy(text: str) -> None:
     with pytest.raises(ConfigurationError, match="before_commit, after_commit"):
         Failpoint.parse(text)
+
+
+class HandingJournal(Journal):
+    """One whose outbox hands over at once."""
+
+    has_room = True
+
+    def hand_over(self, taker: Taker, *, owner: str, lease_s: float) -> None:
+        self.acts.append(f"hand over to {owner}, has room: {taker.has_room}")
+        taker.take((), leaves_more=True)
+        taker.take([cast("Any", "row")], leaves_more=False)
+
+    def keep(self, owner: str) -> None:
+        self.acts.append(f"keep from {owner}")
+
+    def take(self, rows: Sequence[Any], *, leaves_more: bool) -> None:
+        self.acts.append(f"take {list(rows)} {leaves_more}")
+
+
+async def test_what_is_handed_over_is_held_like_what_was_claimed() -> None:
+    journal = HandingJournal()
+    outbox = Failpoint(Step.AFTER_CLAIM, die=journal.die).outbox(cast("Any", journal))
+    assert isinstance(outbox, HandingOver)
+
+    outbox.hand_over(journal, owner="me", lease_s=1.0)
+    outbox.keep("me")
+
+    assert journal.acts == [
+        "hand over to me, has room: True",
+        "take [] True",
+        "died",
+        "take ['row'] False",
+        "keep from me",
+    ]
+
+
+def test_an_outbox_that_does_not_hand_over_is_not_made_to() -> None:
+    journal = Journal()
+
+    assert not isinstance(Failpoint(Step.AFTER_CLAIM).outbox(cast("Any", journal)), HandingOver)

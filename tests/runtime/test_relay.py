@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from uuid import uuid4
 
 import pytest
@@ -9,8 +10,8 @@ from messaging.core.sealed import Label, Route
 from messaging.core.topology import Binding as Bound
 from messaging.core.topology import Exchange, Queue, Topology
 from messaging.errors import MessageTooLargeError
-from messaging.runtime.relay import ATTEMPTS_MAX, Relay
-from messaging.stores.base import Claimed, StoreUnavailableError
+from messaging.runtime.relay import ATTEMPTS_MAX, LEASE_S, Relay
+from messaging.stores.base import Claimed, StoreUnavailableError, Taker
 from messaging.transports.memory import MemoryBroker, MemoryTransport
 from tests.support.logs import Logs
 from tests.support.waiting import eventually
@@ -38,7 +39,8 @@ class Rows:
             raise StoreUnavailableError("the database does not answer")
         return self.waiting[:limit]
 
-    async def delete(self, ids: Sequence[int]) -> None:
+    async def delete(self, rows: Sequence[Claimed]) -> None:
+        ids = [row.id for row in rows]
         self.waiting = [row for row in self.waiting if row.id not in ids]
 
     async def release(self, ids: Sequence[int]) -> None:
@@ -266,3 +268,157 @@ async def test_key_that_takes_too_long_is_left_to_the_next_look(
     await Relay(rows, transport=transport, owner="me", timeout_s=5.0)._publish_in_order(rows.waiting, {})
 
     assert len(transport.broker.bodies("q")) == 1
+
+
+class HandingRows(Rows):
+    """An outbox that hands over what is committed."""
+
+    def __init__(self, *rows: Claimed) -> None:
+        super().__init__(*rows)
+        self.taker: Taker | None = None
+        self.leases: list[tuple[str, float]] = []
+        self.held: list[Claimed] = []
+        self.deletions: list[int] = []
+
+    def hand_over(self, taker: Taker, *, owner: str, lease_s: float) -> None:
+        self.taker = taker
+        self.leases.append((owner, lease_s))
+
+    def keep(self, owner: str) -> None:
+        assert owner == self.leases[-1][0]
+        self.taker = None
+
+    def commit(self, *rows: Claimed, leaves_more: bool = False) -> None:
+        assert self.taker is not None
+        self.held += rows
+        self.taker.take(rows, leaves_more=leaves_more)
+
+    async def delete(self, rows: Sequence[Claimed]) -> None:
+        self.deletions.append(len(rows))
+        if self.outages:
+            self.outages -= 1
+            raise StoreUnavailableError("the database does not answer")
+        self.held = [row for row in self.held if row not in rows]
+        await super().delete(rows)
+
+    async def postpone(self, row: Claimed, *, delay_s: float, reason: str) -> None:
+        self.held.remove(row)
+        self.postponed.append((row.id, delay_s))
+
+    async def release(self, ids: Sequence[int]) -> None:
+        self.waiting += [row for row in self.held if row.id in ids]
+        await super().release(ids)
+
+
+@contextlib.asynccontextmanager
+async def running(relay: Relay, rows: HandingRows) -> AsyncIterator[None]:
+    """Run a relay that takes what is committed, until what was is done."""
+    task = asyncio.create_task(relay.run())
+    await eventually(lambda: rows.taker is not None and relay.is_idle)
+    try:
+        yield
+        relay.finish()
+        await asyncio.wait_for(task, 5.0)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_is_handed_over_leaves_and_is_deleted_without_being_looked_for(transport: MemoryTransport) -> None:
+    rows = HandingRows()
+    relay = a_relay(rows, transport)
+
+    async with running(relay, rows):
+        # What lies in the outbox is found by a look alone.
+        rows.waiting.append(a_row(9, body=b"found"))
+        rows.commit(a_row(1, body=b"one"), a_row(2, body=b"two"))
+        relay.note_commit()
+        await eventually(lambda: len(transport.broker.bodies("q")) == 2)
+        assert transport.broker.bodies("q") == [b"one", b"two"]
+        await eventually(lambda: not rows.held)
+
+    assert rows.held == []
+    assert rows.taker is None
+    assert transport.broker.bodies("q") == [b"one", b"two", b"found"]
+
+
+async def test_what_it_holds_has_another_name_than_what_it_claims(transport: MemoryTransport) -> None:
+    rows = HandingRows()
+
+    async with running(a_relay(rows, transport), rows):
+        pass
+
+    [(owner, lease_s)] = rows.leases
+    assert owner != "me"
+    assert lease_s == LEASE_S
+
+
+async def test_many_commits_are_deleted_together(transport: MemoryTransport) -> None:
+    rows = HandingRows()
+
+    async with running(a_relay(rows, transport), rows):
+        for number in range(1, 21):
+            rows.commit(a_row(number))
+            await asyncio.sleep(0)
+
+    assert sum(rows.deletions) == 20
+    assert len(rows.deletions) < 10
+
+
+async def test_what_was_not_handed_over_with_the_rest_is_looked_for(transport: MemoryTransport) -> None:
+    rows = HandingRows()
+
+    async with running(a_relay(rows, transport), rows):
+        rows.waiting.append(a_row(2, body=b"keyed", lane="a"))
+        rows.commit(a_row(1, body=b"one"), leaves_more=True)
+        await eventually(lambda: len(transport.broker.bodies("q")) == 2)
+
+    assert (rows.held, rows.waiting) == ([], [])
+
+
+async def test_what_is_handed_over_and_cannot_leave_comes_back_later(transport: MemoryTransport) -> None:
+    rows = HandingRows()
+
+    async with running(a_relay(rows, transport), rows):
+        rows.commit(a_row(1, "unbound"), a_row(2))
+
+    assert rows.postponed == [(1, 1.0)]
+    assert rows.held == []
+
+
+async def test_what_cannot_be_deleted_is_not_sent_again_while_it_is_tried(transport: MemoryTransport) -> None:
+    rows = HandingRows()
+
+    async with running(a_relay(rows, transport), rows):
+        rows.outages = 1
+        rows.commit(a_row(1))
+        await eventually(lambda: not rows.held)
+
+    assert transport.broker.bodies("q") == [b"x"]
+    assert rows.deletions == [1, 1]
+
+
+async def test_what_was_held_too_long_is_given_back_before_its_lease_ends(
+    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = HandingRows()
+
+    async with running(a_relay(rows, transport), rows):
+        monkeypatch.setattr("messaging.runtime.relay.LEASE_S", 0.0)
+        rows.commit(a_row(1))
+        await eventually(lambda: rows.released == [1])
+        await eventually(lambda: not rows.waiting)
+
+    assert transport.broker.bodies("q") == [b"x"]
+
+
+async def test_it_takes_no_more_than_it_has_room_for(transport: MemoryTransport) -> None:
+    rows = HandingRows()
+    many, large = a_relay(rows, transport), a_relay(rows, transport)
+
+    many.take([a_row(number) for number in range(1_000)], leaves_more=False)
+    large.take([a_row(1, body=b"x" * 8 * 1024 * 1024)], leaves_more=False)
+
+    assert a_relay(rows, transport).has_room
+    assert not many.has_room
+    assert not large.has_room

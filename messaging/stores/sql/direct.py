@@ -1,4 +1,4 @@
-"""`Direct`: a settled insert, run at the bare driver.
+"""`Direct`: a settled statement, run at the bare driver.
 
 Through SQLAlchemy a small statement costs two to four times what it costs the driver. A statement whose text and
 parameters are settled beforehand needs nothing of that: it is compiled once, with the conversions of its parameters.
@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Insert
+from sqlalchemy import Delete, Insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -20,16 +20,16 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Direct:
-    """An insert as text.
+    """An insert or a delete as text.
 
     Args:
         engine: SQLite through aiosqlite, or PostgreSQL through asyncpg.
-        insert: With a value for every column that is not in `names`, and with what it returns.
+        statement: With what it returns; an insert with a value for every column that is not in `names`.
         names: Of the parameters that each row brings.
     """
 
-    def __init__(self, engine: AsyncEngine, insert: Insert, names: Sequence[str]) -> None:
-        compiled: Any = insert.compile(dialect=engine.dialect, column_keys=list(names))
+    def __init__(self, engine: AsyncEngine, statement: Insert | Delete, names: Sequence[str]) -> None:
+        compiled: Any = statement.compile(dialect=engine.dialect, column_keys=list(names))
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._text: str = compiled.string
         self._names: tuple[str, ...] = tuple(compiled.positiontup)
@@ -40,7 +40,7 @@ class Direct:
         }
 
     async def run(self, connection: AsyncConnection, rows: Rows) -> list[tuple[Any, ...]]:
-        """Insert rows in one turn, or one round trip; returns what the insert returns.
+        """Run it for each row, in one turn or one round trip; returns what it returns.
 
         Args:
             connection: In a transaction.
@@ -54,7 +54,7 @@ class Direct:
         adapter: Any = _adapter_of(connection)
         try:
             if self._is_sqlite:
-                return list(await _turn_of(adapter, _inserted, self._text, values))
+                return list(await _turn_of(adapter, _ran, self._text, values))
             return await self._fetched(adapter, values)
         except (OSError, DBAPIError, sqlite3.Error):
             raise
@@ -63,13 +63,13 @@ class Direct:
             raise await _told(connection, adapter, error, self._text) from error
 
     async def before_commit(self, connection: AsyncConnection, rows: Rows) -> list[tuple[Any, ...]]:
-        """Insert rows at the end of the transaction; what is returned is filled in by its commit."""
+        """Run it for each row at the end of the transaction; what is returned is filled in by its commit."""
         adapter: Any = _adapter_of(connection)
         if not isinstance(adapter, TurnConnection):
             return await self.run(connection, rows)
         values = [self._values(row) for row in rows]
         found: list[tuple[Any, ...]] = []
-        adapter.before_commit(lambda driver: found.extend(_inserted(driver, self._text, values)))
+        adapter.before_commit(lambda driver: found.extend(_ran(driver, self._text, values)))
         return found
 
     async def _fetched(self, adapter: Any, values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -103,9 +103,7 @@ async def _turn_of(adapter: Any, work: Callable[..., Any], *given: Any) -> Any:
     return await in_one_turn(adapter.driver_connection, work, *given)
 
 
-def _inserted(
-    connection: sqlite3.Connection, statement: str, values: Sequence[tuple[Any, ...]]
-) -> list[tuple[Any, ...]]:
+def _ran(connection: sqlite3.Connection, statement: str, values: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     for row in values:
         found += connection.execute(statement, row).fetchall()

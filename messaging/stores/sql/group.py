@@ -33,9 +33,9 @@ from messaging.stores.base import (
 )
 from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.direct import Direct
-from messaging.stores.sql.outbox import Staging
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.schema import INBOX
+from messaging.stores.sql.staging import Staging
 from messaging.stores.sql.unit import begin, end, flush, session_on
 
 __all__ = ["GroupUnit", "Groups"]

@@ -16,8 +16,8 @@ from messaging.stores.base import Grouping, InboxKey, Reservation, StoreUnavaila
 from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.direct import Direct
 from messaging.stores.sql.group import Groups, GroupUnit
-from messaging.stores.sql.outbox import Staging
 from messaging.stores.sql.schema import INBOX
+from messaging.stores.sql.staging import Staging
 from messaging.stores.sql.unit import SqlUnit
 
 __all__ = ["SqlInbox"]
@@ -62,7 +62,7 @@ class SqlInbox:
         """Open the transaction of a delivery if it may run, or join one with others."""
         if grouping is not None:
             values = self._values(key, leaf, expires_at_ms)
-            joined = await self._groups.reserve(grouping, self._staging_of(key.service), values, key, leaf)
+            joined = await self._groups.reserve(grouping, self.staging_of(key.service), values, key, leaf)
             if joined is not None:
                 return joined
         unit = await self._begin(key.service)
@@ -178,9 +178,10 @@ class SqlInbox:
             return (await connection.execute(delete(INBOX).where(keys.in_(old)))).rowcount
 
     async def _begin(self, service: str) -> SqlUnit:
-        return await SqlUnit.begin(self._database, self._staging_of(service))
+        return await SqlUnit.begin(self._database, self.staging_of(service))
 
-    def _staging_of(self, service: str) -> Staging:
+    def staging_of(self, service: str) -> Staging:
+        """Return what writes the outbox rows of a service's handlers."""
         staging = self._stagings.get(service)
         if staging is None:
             staging = self._stagings[service] = Staging(self._database, service)

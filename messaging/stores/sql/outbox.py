@@ -15,92 +15,45 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Exists,
-    Select,
     and_,
+    bindparam,
     delete,
     exists,
     func,
-    insert,
-    literal_column,
     or_,
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from messaging.core.sealed import Label, Route
-from messaging.stores.base import Claimed, Outgoing
+from messaging.stores.base import Claimed, Taker
 from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.direct import Direct
 from messaging.stores.sql.schema import OUTBOX
+from messaging.stores.sql.staging import Staging
 
-__all__ = ["SqlOutbox", "Staging"]
+__all__ = ["SqlOutbox"]
 
 REASON_MAX_CHARS: Final = 500
-_GIVEN: Final = (
-    "service",
-    "message_id",
-    "message_type",
-    "exchange",
-    "routing_key",
-    "is_mandatory",
-    "sealed",
-    "partition_key",
-)
-
-
-class Staging:
-    """Writes rows of one service's outbox, in whatever transaction it is given.
-
-    Args:
-        database: Whose clock dates them.
-        service: Whose outbox.
-    """
-
-    def __init__(self, database: Database, service: str) -> None:
-        self.service = service
-        self._database = database
-        # Built once: its text and cache key cost more than its execution.
-        now_ms = database.now_ms()
-        times = {"created_at_ms": now_ms, "due_at_ms": now_ms}
-        # Said here, because a settled statement takes no default of the table.
-        new = {"attempts": 0, "claimed_until_ms": 0, "is_parked": False}
-        self._insert = Direct(database.engine, insert(OUTBOX).values(**times, **new).returning(OUTBOX.c.id), _GIVEN)
-
-    async def check(self, connection: AsyncConnection) -> None:
-        """Fail if the transaction has; on SQLite a statement that fails undoes itself alone."""
-        if not self._database.is_sqlite:
-            await connection.execute(_NOTHING)
-
-    async def write(self, connection: AsyncConnection, staged: Sequence[Outgoing]) -> None:
-        """Insert all rows, at the end of the transaction; nothing for none."""
-        rows = [self._row(outgoing) for outgoing in staged]
-        if rows:
-            await self._insert.before_commit(connection, rows)
-
-    def _row(self, outgoing: Outgoing) -> dict[str, Any]:
-        return {
-            "service": self.service,
-            "message_id": UUID(hex=outgoing.label.message_id),
-            "message_type": outgoing.label.type,
-            "exchange": outgoing.route.exchange,
-            "routing_key": outgoing.route.routing_key,
-            "is_mandatory": outgoing.route.mandatory,
-            "sealed": outgoing.sealed,
-            "partition_key": outgoing.partition_key,
-        }
-
-
-_NOTHING: Final[Select[Any]] = select(literal_column("1"))
 
 
 class SqlOutbox:
     """The rows of one service that wait to leave; see `Outbox` for the methods."""
 
-    def __init__(self, database: Database, service: str) -> None:
+    def __init__(self, database: Database, staging: Staging) -> None:
         self._database = database
-        self._service = service
+        self._service = staging.service
+        self._staging = staging
+        self._delete = Direct(database.engine, _REMOVING, ("gone_id", "gone_message_id"))
+
+    def hand_over(self, taker: Taker, *, owner: str, lease_s: float) -> None:
+        """Hand over what is committed in this process; see `HandingOver`."""
+        self._staging.hand_over(taker, owner=owner, lease_s=lease_s)
+
+    def keep(self, owner: str) -> None:
+        """Hand nothing over any more; see `HandingOver`."""
+        self._staging.keep(owner)
 
     async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[Claimed]:
         """Take the oldest rows that are due and free, for `lease_s` seconds; see `Outbox.claim`."""
@@ -128,10 +81,15 @@ class SqlOutbox:
             free = {"claimed_by": None, "claimed_until_ms": 0}
             await connection.execute(update(OUTBOX).where(OUTBOX.c.id.in_(list(ids))).values(free))
 
-    async def delete(self, ids: Sequence[int]) -> None:
+    async def delete(self, rows: Sequence[Claimed]) -> None:
         """Remove rows whose publish is confirmed."""
+        # In one order everywhere: two relays that hold the same rows must not wait for one another in a circle.
+        gone = [
+            {"gone_id": row.id, "gone_message_id": UUID(hex=row.label.message_id)}
+            for row in sorted(rows, key=_number_of)
+        ]
         async with self._database.writing() as connection:
-            await connection.execute(delete(OUTBOX).where(OUTBOX.c.id.in_(list(ids))))
+            await self._delete.before_commit(connection, gone)
 
     async def postpone(self, row: Claimed, *, delay_s: float, reason: str) -> None:
         """Give a row back for a later try."""
@@ -172,7 +130,15 @@ class SqlOutbox:
 
     async def _change(self, row: Claimed, **values: Any) -> None:
         async with self._database.writing() as connection:
-            await connection.execute(update(OUTBOX).where(OUTBOX.c.id == row.id).values(values))
+            which = and_(OUTBOX.c.id == row.id, OUTBOX.c.message_id == UUID(hex=row.label.message_id))
+            await connection.execute(update(OUTBOX).where(which).values(values))
+
+
+# SQLite gives the number of a row that is gone to another: a relay that slept through its lease must not remove that.
+_REMOVING: Final = delete(OUTBOX).where(
+    OUTBOX.c.id == bindparam("gone_id", type_=OUTBOX.c.id.type),
+    OUTBOX.c.message_id == bindparam("gone_message_id", type_=OUTBOX.c.message_id.type),
+)
 
 
 def _taking(which: ColumnElement[bool], lease: dict[str, Any], *, limit: int) -> ReturningUpdate[Any]:

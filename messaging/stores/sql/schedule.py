@@ -18,8 +18,9 @@ from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError, MessagingError
 from messaging.stores.base import Outgoing, Released, Scheduled, Waiting
 from messaging.stores.sql.database import Database, mapped
-from messaging.stores.sql.outbox import REASON_MAX_CHARS, Staging
+from messaging.stores.sql.outbox import REASON_MAX_CHARS
 from messaging.stores.sql.schema import SCHEDULE
+from messaging.stores.sql.staging import Staging
 
 __all__ = ["SqlSchedule", "cancel", "purge", "schedule"]
 

@@ -44,7 +44,7 @@ class SqlStore:
 
     def outbox(self, service: str) -> SqlOutbox:
         """Return the outbox of a service."""
-        return SqlOutbox(self._database, service)
+        return SqlOutbox(self._database, self.inbox.staging_of(service))
 
     def seen_bundles(self, service: str) -> SqlSeenBundles:
         """Return what a service remembers of the trust bundles that it used."""

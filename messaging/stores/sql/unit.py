@@ -12,8 +12,8 @@ from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
 from messaging.stores.base import Outgoing, Scheduled
 from messaging.stores.sql.database import Database, mapped
-from messaging.stores.sql.outbox import Staging
 from messaging.stores.sql.schedule import cancel, schedule
+from messaging.stores.sql.staging import Staging
 
 __all__ = ["SqlUnit", "session_on"]
 
@@ -154,8 +154,9 @@ async def end(connection: AsyncConnection, staging: Staging, staged: Sequence[Ou
             if is_used and not staged:
                 # PostgreSQL answers the COMMIT of a transaction that failed with a rollback, and calls that success.
                 await staging.check(connection)
-            await staging.write(connection, staged)
+            written = await staging.write(connection, staged)
         await connection.commit()
+    staging.committed(written)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ async def test_deleted_rows_are_gone(store: SqlStore) -> None:
     outbox = store.outbox("orders")
     rows = await outbox.claim(limit=10, lease_s=60, owner="a")
 
-    await outbox.delete([rows[0].id])
+    await outbox.delete([rows[0]])
 
     assert await outbox.depth() == (1, 0)
 
@@ -96,7 +96,7 @@ async def test_a_parked_row_is_visible_and_in_nobodys_way(store: SqlStore) -> No
     poison, good = await outbox.claim(limit=10, lease_s=60, owner="a")
 
     await outbox.park(poison, reason="too large")
-    await outbox.delete([good.id])
+    await outbox.delete([good])
 
     assert await outbox.depth() == (0, 1)
     assert await outbox.claim(limit=10, lease_s=60, owner="a") == []
@@ -160,3 +160,18 @@ async def test_key_of_a_killed_relay_is_taken_over_in_order(store: SqlStore) -> 
     await outbox.claim(limit=2, lease_s=-1, owner="killed")
 
     assert [row.body for row in await outbox.claim(limit=10, lease_s=60, owner="b")] == [b"a1", b"a2", b"a3"]
+
+
+async def test_a_relay_that_slept_through_its_lease_removes_and_changes_nothing_of_a_row_with_the_same_number(
+    store: SqlStore,
+) -> None:
+    await stage(store, b"one")
+    outbox = store.outbox("orders")
+    [slept] = await outbox.claim(limit=10, lease_s=-1, owner="slept")
+    await outbox.delete(await outbox.claim(limit=10, lease_s=60, owner="b"))
+    await stage(store, b"two")
+
+    await outbox.park(slept, reason="too large")
+    await outbox.delete([slept])
+
+    assert await outbox.depth() == (1, 0)

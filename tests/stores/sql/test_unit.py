@@ -15,7 +15,7 @@ from messaging.security.seal import restored
 from messaging.stores.base import Outgoing
 from messaging.stores.sql import SqlStore
 from messaging.stores.sql.database import Database
-from messaging.stores.sql.outbox import Staging
+from messaging.stores.sql.staging import Staging
 from messaging.stores.sql.unit import SqlUnit
 
 
