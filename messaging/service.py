@@ -269,7 +269,12 @@ class Service(Sending, Router):
             consumers={} if engine is None else engine.consumers,
             trouble=None if engine is None else engine.trouble,
             lag=None if engine is None else engine.lag,
-            details={"service": self.name, "running": self.running, "counts": {} if engine is None else engine.counts},
+            details={
+                "service": self.name,
+                "running": self.running,
+                "counts": {} if engine is None else engine.counts,
+                "inbox_rows": {} if engine is None else engine.inbox_rows,
+            },
         )
 
     @property

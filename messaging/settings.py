@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     fast: bool = True
     inbox_ids: int = Field(default=100_000, ge=1)
     inbox_ttl_s: float = Field(default=3_600.0, gt=0)
+    # Of one sender in an hour, in a durable inbox.
+    inbox_alarm_rows: int = Field(default=1_000_000, ge=1)
     allow_dev_keys: bool = False
     trust_min_version: int = Field(default=0, ge=0)
     trust_poll_s: float = Field(default=5.0, gt=0)

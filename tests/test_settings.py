@@ -27,6 +27,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (settings.handler_timeout_s, settings.drain_timeout_s, settings.prefetch) == (60.0, 20.0, 64)
     assert (settings.lifetime_s, settings.heartbeat_s) == (7 * 24 * 3600.0, 10)
     assert (settings.inbox_ids, settings.inbox_ttl_s) == (100_000, 3_600.0)
+    assert settings.inbox_alarm_rows == 1_000_000
     assert (settings.keys, settings.passphrase_file) == (None, None)
     assert not settings.allow_dev_keys
     assert not settings.has_throwaway_keys

@@ -10,6 +10,7 @@ from messaging.ambient import real_ambient
 from messaging.cli.check_broker import check_broker, check_queues
 from messaging.cli.check_dead_age import check_dead_age
 from messaging.cli.check_keys import KeyCheck
+from messaging.cli.check_store import check_store
 from messaging.cli.check_tls import check_tls
 from messaging.cli.check_topology import check_comparison, check_management, check_policies, check_rungs
 from messaging.cli.dead_select import age_s
@@ -72,8 +73,13 @@ def _examine(services: Sequence[Service], dead_age_s: float | None) -> list[Find
     keys = KeyCheck(settings=settings, ambient=real_ambient(), passphrase=_passphrase(settings, findings))
     findings += keys.findings()
     known = {service.name for service in services} | set(() if keys.bundle is None else keys.bundle.services)
+    findings += asyncio.run(_examine_stores(settings, services))
     findings += asyncio.run(_examine_broker(settings, services, sorted(known), dead_age_s))
     return findings
+
+
+async def _examine_stores(settings: Settings, services: Sequence[Service]) -> list[Finding]:
+    return [finding for service in services async for finding in check_store(service, settings)]
 
 
 async def _examine_broker(

@@ -15,6 +15,7 @@ from messaging.runtime.breaker import Breaker
 from messaging.runtime.consumer import Consumer
 from messaging.runtime.failpoint import Failpoint
 from messaging.runtime.handling import Part
+from messaging.runtime.inbox_rows import InboxRows
 from messaging.runtime.injection import check_resources
 from messaging.runtime.middleware import Middleware
 from messaging.runtime.outcome import Identity
@@ -29,7 +30,7 @@ from messaging.runtime.spreading import Spreading
 from messaging.runtime.staging import Outlets
 from messaging.runtime.tasks import Tasks
 from messaging.settings import Settings
-from messaging.stores.base import Inbox, Store, StoreUnavailableError
+from messaging.stores.base import Counting, Inbox, Store, StoreUnavailableError
 
 __all__ = ["Engine", "EngineLimits"]
 
@@ -38,12 +39,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """Bounds of consuming: deliveries at once per queue, and deadlines in seconds."""
+    """Bounds of consuming: deliveries at once per queue, deadlines in seconds, rows of one sender in an hour."""
 
     prefetch: int
     handler_timeout_s: float
     publish_timeout_s: float
     drain_timeout_s: float
+    inbox_alarm_rows: int = 1_000_000
 
     @classmethod
     def of(cls, settings: Settings) -> "EngineLimits":
@@ -53,6 +55,7 @@ class EngineLimits:
             handler_timeout_s=settings.handler_timeout_s,
             publish_timeout_s=settings.publish_timeout_s,
             drain_timeout_s=settings.drain_timeout_s,
+            inbox_alarm_rows=settings.inbox_alarm_rows,
         )
 
 
@@ -85,6 +88,11 @@ class Engine:
         self._purging = Tasks()
         self._scheduling = Tasks()
         self._store = store
+        self._inbox_rows = (
+            InboxRows(store, service=self._service, limit=limits.inbox_alarm_rows)
+            if isinstance(store, Counting)
+            else None
+        )
         overrides = {} if seams is None else seams.overrides
         self._groupings = [handler.grouping for handler in router.handlers if handler.grouping is not None]
         self._prefetch = limits.prefetch
@@ -179,6 +187,8 @@ class Engine:
         if self._relay is not None and self._store is not None:
             self._relaying.spawn(self._relay.run(), name=f"{self._service} relay")
             self._purging.spawn(_purge(self._store), name=f"{self._service} purge")
+        if self._inbox_rows is not None:
+            self._purging.spawn(self._inbox_rows.run(), name=f"{self._service} inbox rows")
         if self._schedules is not None:
             self._scheduling.spawn(self._schedules.run(), name=f"{self._service} schedules")
         for intake in self._all:
@@ -271,6 +281,11 @@ class Engine:
     def counts(self) -> Mapping[str, int]:
         """How many deliveries ended in which way."""
         return dict(self._settler.counts)
+
+    @property
+    def inbox_rows(self) -> Mapping[str, int]:
+        """Sender → rows that it added to the durable inbox in an hour."""
+        return {} if self._inbox_rows is None else self._inbox_rows.per_sender
 
     async def queues_are_empty(self) -> bool:
         """Tell whether nothing waits in the service's own queues and rungs."""

@@ -5,7 +5,7 @@ recorded id. A reservation carries a token; what is done with a token that is no
 process that was stopped and wakes up late does no harm.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
@@ -18,6 +18,7 @@ from messaging.errors import MessagingError
 
 __all__ = [
     "Claimed",
+    "Counting",
     "GroupUndoneError",
     "Grouping",
     "HandingOver",
@@ -351,6 +352,18 @@ class Schedule(Protocol):
 
     async def waiting(self, *, limit: int) -> Sequence[Waiting]:
         """Return what waits, the next due first."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A store that can tell who fills its inbox."""
+
+    async def inbox_rows(self, service: str, *, within_s: float) -> Mapping[str, int]:
+        """Return how many rows each sender has added in the last `within_s` seconds, most first.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
 
 
 @runtime_checkable

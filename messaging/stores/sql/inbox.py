@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, and_, bindparam, delete, literal, or_, select, tuple_, update
+from sqlalchemy import BigInteger, and_, bindparam, delete, func, literal, or_, select, tuple_, update
 
 from messaging.core.inbox import Decision, Replaying, RowState, judge
 from messaging.errors import ConfigurationError
@@ -165,6 +165,25 @@ class SqlInbox:
         """Roll back: the message will come again."""
         await self.undo(reservation)
         return True
+
+    async def rows_per_sender(self, service: str, *, within_s: float) -> dict[str, int]:
+        """Return how many rows each sender has added in the last `within_s` seconds, most first."""
+        since_ms = self._database.now_ms() - int(within_s * 1000)
+        rows = func.count().label("rows")
+        counted = (
+            select(INBOX.c.sender, rows)
+            .where(
+                # What was processed since then is kept at least until then, and by that there is an index.
+                INBOX.c.keep_until_ms >= since_ms + REPLAY_WINDOW_MS,
+                INBOX.c.processed_at_ms >= since_ms,
+                INBOX.c.service == service,
+            )
+            .group_by(INBOX.c.sender)
+            .order_by(rows.desc())
+        )
+        with mapped(only_ours=True):
+            async with self._database.engine.connect() as connection:
+                return {row.sender: row.rows for row in await connection.execute(counted)}
 
     async def purge(self) -> int:
         """Remove rows whose message can no longer run, a few hundred at a time; returns how many."""

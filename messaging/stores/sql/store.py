@@ -6,6 +6,7 @@ Example:
 
 from functools import partial
 
+from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from messaging.stores.sql.database import Database
@@ -38,6 +39,15 @@ class SqlStore:
         return self._database.engine
 
     @property
+    def connections(self) -> int | None:
+        """How many transactions may be open at once; None on SQLite (one writer) and if nothing bounds them."""
+        pool = self.engine.pool
+        if self._database.is_sqlite or not isinstance(pool, AsyncAdaptedQueuePool):
+            return None
+        overflow: int = pool._max_overflow  # noqa: SLF001 - told nowhere else
+        return None if overflow < 0 else pool.size() + overflow
+
+    @property
     def offers(self) -> tuple[type, ...]:
         """Classes of what a handler's transaction gives: a session, or for less the connection under it."""
         return AsyncSession, AsyncConnection
@@ -57,6 +67,10 @@ class SqlStore:
     async def create_tables(self) -> None:
         """Make the library's own tables where they are missing; `migrations` brings older ones up to date."""
         await self._database.create_tables()
+
+    async def inbox_rows(self, service: str, *, within_s: float) -> dict[str, int]:
+        """Return how many rows each sender has added lately; see `Counting`."""
+        return await self.inbox.rows_per_sender(service, within_s=within_s)
 
     async def purge(self) -> int:
         """Remove rows whose message can no longer run, and what ended on schedules long ago; returns how many went."""

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, Uuid, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import Column, MetaData, NullPool, Table, Uuid, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from messaging import Command, ConfigurationError, Context, Event, Reject, Request, RetryPolicy, Service
+from messaging.stores.base import InboxKey
 from messaging.stores.sql import SqlStore
 from messaging.testing import Harness
 
@@ -280,3 +282,26 @@ async def heard(world: World, harness: Harness, count: int) -> None:
         while len(world.heard) < count:  # noqa: ASYNC110 - the end of a whole pipeline, no single event marks it
             await asyncio.sleep(0.01)
     await harness.settled()
+
+
+async def test_rows_are_counted_by_service_sender_and_time(store: SqlStore) -> None:
+    for service, sender in [("orders", "shop"), ("orders", "shop"), ("orders", "users"), ("users", "shop")]:
+        key = InboxKey(service, sender, uuid4())
+        held = await store.inbox.reserve(key, leaf=b"1" * 32, expires_at_ms=1, lease_s=1)
+        await store.inbox.complete(held)
+
+    assert await store.inbox_rows("orders", within_s=3_600.0) == {"shop": 2, "users": 1}
+    assert await store.inbox_rows("orders", within_s=-60.0) == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "width"),
+    [
+        ("postgresql+asyncpg://x@127.0.0.1/x", {"pool_size": 3, "max_overflow": 2}, 5),
+        ("postgresql+asyncpg://x@127.0.0.1/x", {"pool_size": 3, "max_overflow": -1}, None),
+        ("postgresql+asyncpg://x@127.0.0.1/x", {"poolclass": NullPool}, None),
+        ("sqlite+aiosqlite:///x.db", {}, None),
+    ],
+)
+def test_it_knows_how_many_transactions_fit(url: str, options: dict[str, Any], width: int | None) -> None:
+    assert SqlStore(create_async_engine(url, **options)).connections == width
