@@ -1,7 +1,7 @@
 """A backlog before a slow consumer: the two programs, each of which says what it did.
 
 `python -m tests.chaos.backlog publish --count N` sends numbered commands of a few keys, a number of them in flight, and
-writes to its report how many were confirmed. `… consume --slow-s 0.2` handles them in partitions until SIGTERM, taking
+writes to its report how many were confirmed. `… consume --slow-s 1` handles them in partitions until SIGTERM, taking
 so long for each, and reports which it handled and how many came out of the order of their key. Keys, broker and
 namespace come from the environment.
 """
@@ -21,10 +21,11 @@ import structlog
 
 from messaging import Command, Context, Service
 
-__all__ = ["KEYS", "PARTITIONS", "Number", "lane_of", "sluggard"]
+__all__ = ["BEGUN", "KEYS", "PARTITIONS", "Number", "lane_of", "sluggard"]
 
 PARTITIONS: Final = 4
 KEYS: Final = 64
+BEGUN: Final = "the first batch is confirmed"
 _BATCH: Final = 512
 _SEND_TIMEOUT_S: Final = 60.0
 _NOTE: Final = "n" * 400
@@ -80,6 +81,8 @@ async def publish(count: int) -> dict[str, object]:
             numbers = range(first, min(count, first + _BATCH))
             commands = [Number(number=number, lane=lane_of(number), note=_NOTE) for number in numbers]
             await flood.send_many(commands, timeout=_SEND_TIMEOUT_S)
+            if first == 0:
+                print(BEGUN, flush=True)  # noqa: T201 - whoever watches it waits for this
     return {"confirmed": count, "took_s": time.monotonic() - began_s, "cpu_s": time.process_time()}
 
 
