@@ -35,7 +35,7 @@ from messaging.runtime.signing import BATCH_MAX, TickSigner
 from messaging.runtime.steps import steps_are_logged
 from messaging.security.seal import Sealer, Unsigned
 from messaging.security.verified import ExpectedReply
-from messaging.stores.base import Outgoing
+from messaging.stores.base import Outgoing, Sealing
 from messaging.transports.base import Confirm, Transport
 from messaging.transports.deadlines import Deadlines
 
@@ -58,10 +58,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """A message for an outbox; `outgoing` is None for an event that nobody subscribes."""
+    """A message for an outbox, which seals it at its end; `sealing` is None for an event that nobody subscribes."""
 
     message_id: UUID
-    outgoing: Outgoing | None
+    sealing: Sealing | None
 
 
 class Publisher:
@@ -174,11 +174,11 @@ class Publisher:
         expires_in_s: float | None = None,
         key: object = None,
     ) -> Staged:
-        """Seal a command or event for an outbox instead of publishing it."""
+        """Prepare a command or event for an outbox instead of publishing it: only its signature is missing."""
         envelope = self._envelope(message, _kind_of(message), cause, message_id, expires_in_s, key=key)
         out = await self._staged(envelope)
         self._tell(message, envelope)
-        return Staged(message_id=envelope.id, outgoing=out)
+        return Staged(message_id=envelope.id, sealing=out)
 
     def due_ms(self, deliver_at: datetime | None) -> int | None:
         """Return when a message is to be sent, Unix milliseconds, or None for now; raises as `core.schedule` does."""
@@ -215,7 +215,8 @@ class Publisher:
             life_ms: How long it lives from now on, milliseconds; None: as long as it was given.
         """
         envelope = draft.issued(self._ambient.now_ms(), life_ms=life_ms)
-        out = await self._staged(envelope)
+        sealing = await self._staged(envelope)
+        out = None if sealing is None else await sealing()
         message = self._untold.pop(envelope.id, None)
         if message is not None:
             self._tell(message, envelope)
@@ -288,19 +289,19 @@ class Publisher:
         await self.later.put(draft, due_ms=due, timeout_s=timeout_s)
         return draft.envelope.id
 
-    async def _staged(self, envelope: Envelope) -> Outgoing | None:
+    async def _staged(self, envelope: Envelope) -> Sealing | None:
         if envelope.kind is Kind.EVENT and not self._sealer.recipients(envelope):
             log.info("message.unheard", message_name=envelope.name, message_id=str(envelope.id))
             return None
         key = routing_key(envelope.name, envelope.version)
-        sealed = await self._signer.sign(await self._bulk.prepared(self._sealer, envelope, key=key))
+        unsigned = await self._bulk.prepared(self._sealer, envelope, key=key)
         route = self._routes.of(envelope, key)
         if envelope.kind is Kind.EVENT:
             # The relay cannot tell an event from a command: nobody listening is no error.
             route = replace(route, mandatory=False)
         # Not the key itself: the same says the broker, and nobody must wonder what is in this column.
         lane = None if envelope.slot is None else f"{envelope.audience}/{envelope.slot}"
-        return Outgoing(sealed=sealed, route=route, label=self._routes.label(envelope), partition_key=lane)
+        return partial(self._signer.sealing, unsigned, route=route, label=self._routes.label(envelope), lane=lane)
 
     def _tell(self, message: Message, envelope: Envelope) -> None:
         if self._on_published is not None:

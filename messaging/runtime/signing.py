@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from messaging.core.sealed import Sealed
+from messaging.core.sealed import Label, Route, Sealed
 from messaging.errors import ConfigurationError, MessagingError
 from messaging.security.seal import Sealer, Unsigned
+from messaging.stores.base import Outgoing
 
 __all__ = ["BATCH_MAX", "TickSigner"]
 
@@ -45,6 +46,16 @@ class TickSigner:
         future: asyncio.Future[Sealed] = asyncio.get_running_loop().create_future()
         self.pass_on(unsigned, future.set_result, waiting=future)
         return await future
+
+    def sealing(self, unsigned: Unsigned, *, route: Route, label: Label, lane: str | None) -> asyncio.Future[Outgoing]:
+        """Begin to sign a message for an outbox; it is there at the end of this tick."""
+        outcome: asyncio.Future[Outgoing] = asyncio.get_running_loop().create_future()
+
+        def take(sealed: Sealed) -> None:
+            outcome.set_result(Outgoing(sealed=sealed, route=route, label=label, partition_key=lane))
+
+        self.pass_on(unsigned, take, waiting=outcome)
+        return outcome
 
     def pass_on(self, unsigned: Unsigned, take: Callable[[Sealed], None], *, waiting: Waiting) -> None:
         """Call `take` with the signed message at the end of this tick.

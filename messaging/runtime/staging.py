@@ -90,8 +90,8 @@ class StagingOutlet:
         staged = await self._publisher.staged(
             message, cause=cause, message_id=message_id, expires_in_s=expires_in_s, key=key
         )
-        if staged.outgoing is not None:
-            await self._unit.stage(staged.outgoing)
+        if staged.sealing is not None:
+            await self._unit.stage(staged.sealing)
         return staged.message_id
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Reservation",
     "Schedule",
     "Scheduled",
+    "Sealing",
     "SeenBundle",
     "SeenBundles",
     "Store",
@@ -79,6 +80,10 @@ class Outgoing:
     route: Route
     label: Label
     partition_key: str | None = None
+
+
+# Begins to seal; what is begun in one turn of the event loop shares a signature.
+Sealing = Callable[[], Awaitable[Outgoing]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +151,8 @@ class Unit(Protocol):
     def find(self, kind: type) -> object | None:
         """Return what handlers write their own rows through, by its class; None if the class is another."""
 
-    async def stage(self, outgoing: Outgoing) -> None:
-        """Write a message into the outbox; it leaves once the transaction is committed."""
+    async def stage(self, message: Outgoing | Sealing) -> None:
+        """Write a message into the outbox, or seal it at the transaction's end; it leaves once that is committed."""
 
     async def schedule(self, scheduled: Scheduled) -> None:
         """Write a message for later; see `Schedule.add`."""

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from uuid import uuid4
 
 import pytest
 
 from messaging import Context, Request, Service, Settings
-from messaging.core.sealed import Sealed
+from messaging.core.sealed import Label, Route, Sealed
 from messaging.errors import ConfigurationError
 from messaging.runtime.signing import TickSigner
 from messaging.security.outer import split_parts
@@ -267,3 +268,16 @@ async def test_what_cannot_be_signed_is_told_to_whoever_waits(realm: Realm, seal
 
     with pytest.raises(ConfigurationError, match="no key"):
         await waiting
+
+
+async def test_what_an_outbox_gets_shares_a_signature_and_keeps_its_place(realm: Realm, sealer: CountingSealer) -> None:
+    signer = TickSigner(sealer)
+    route, label = Route(exchange="e", routing_key="k"), Label(message_id=uuid4().hex, type="orders.place/1")
+
+    begun = [signer.sealing(unsigned(realm, sealer), route=route, label=label, lane=lane) for lane in (None, "a", "b")]
+    outgoing = await asyncio.gather(*begun)
+
+    assert sealer.batches == [3]
+    assert [out.partition_key for out in outgoing] == [None, "a", "b"]
+    assert all((out.route, out.label) == (route, label) for out in outgoing)
+    assert len({out.sealed for out in outgoing}) == 3

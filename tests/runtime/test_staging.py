@@ -5,7 +5,7 @@ from messaging import Command, Context, Event, Service
 from messaging.core.partition import slot_of, slot_words
 from messaging.core.schedule import Cancellation, Draft
 from messaging.runtime.staging import Outlets, StagingOutlet
-from messaging.stores.base import Outgoing, Scheduled
+from messaging.stores.base import Outgoing, Scheduled, Sealing
 from messaging.testing import Harness
 
 
@@ -28,8 +28,8 @@ class Unit:
     def find(self, kind: type) -> object | None:
         return None
 
-    async def stage(self, outgoing: Outgoing) -> None:
-        self.staged.append(outgoing)
+    async def stage(self, message: Outgoing | Sealing) -> None:
+        self.staged.append(message if isinstance(message, Outgoing) else await message())
 
     async def schedule(self, scheduled: Scheduled) -> None:
         self.scheduled.append(scheduled)

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from messaging.core.inbox import Decision, RowState, judge
 from messaging.core.schedule import Cancellation
-from messaging.errors import ConfigurationError
+from messaging.errors import MessagingError
 from messaging.stores.base import (
     Grouping,
     GroupUndoneError,
@@ -29,6 +29,7 @@ from messaging.stores.base import (
     Outgoing,
     Reservation,
     Scheduled,
+    Sealing,
     StoreUnavailableError,
 )
 from messaging.stores.sql.database import Database, mapped
@@ -48,7 +49,7 @@ class GroupUnit:
         self.key = key
         self.leaf = leaf
         self.values = values
-        self.staged: list[Outgoing] = []
+        self.staged: list[Outgoing | Sealing] = []
         self.has_run = False
         # Whether it may run in the group, or must run alone.
         self.turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -76,9 +77,9 @@ class GroupUnit:
             return self.session
         return self.connection if issubclass(AsyncConnection, kind) else None
 
-    async def stage(self, outgoing: Outgoing) -> None:
-        """Keep a message for the outbox."""
-        self.staged.append(outgoing)
+    async def stage(self, message: Outgoing | Sealing) -> None:
+        """Keep a message for the outbox: those of all members are signed together."""
+        self.staged.append(message)
 
     async def schedule(self, scheduled: Scheduled) -> None:
         """Write a message for later."""
@@ -192,10 +193,10 @@ class _Group:
     async def _commit(self) -> None:
         connection = self.connection
         try:
-            staged = [outgoing for each in self.members for outgoing in each.staged]
+            staged = [message for each in self.members for message in each.staged]
             await end(connection, self.staging, staged, is_used=any(each.is_used for each in self.members))
             self._is_committed = True
-        except (SQLAlchemyError, StoreUnavailableError, ConfigurationError) as error:
+        except (SQLAlchemyError, MessagingError) as error:
             # Nobody in particular is to blame: each finds out alone.
             raise GroupUndoneError from error
         finally:

@@ -1,5 +1,6 @@
 """`SqlUnit`: one handler's transaction. The inbox row is its first statement, what is to be sent its last."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
-from messaging.stores.base import Outgoing, Scheduled
+from messaging.stores.base import Outgoing, Scheduled, Sealing
 from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.staging import Staging
@@ -31,7 +32,7 @@ class SqlUnit:
         self.connection = connection
         self._database = database
         self._staging = staging
-        self._staged: list[Outgoing] = []
+        self._staged: list[Outgoing | Sealing] = []
         self._session: AsyncSession | None = None
         self._is_used = False
         self._is_open = True
@@ -59,9 +60,9 @@ class SqlUnit:
             return self.session
         return self.connection if issubclass(AsyncConnection, kind) else None
 
-    async def stage(self, outgoing: Outgoing) -> None:
-        """Keep a message for the outbox; its row is written with all others at the end."""
-        self._staged.append(outgoing)
+    async def stage(self, message: Outgoing | Sealing) -> None:
+        """Keep a message for the outbox; it is signed and its row is written with all others at the end."""
+        self._staged.append(message)
 
     async def schedule(self, scheduled: Scheduled) -> None:
         """Write a message for later; it is on the schedule once the transaction is committed."""
@@ -142,21 +143,34 @@ async def flush(connection: AsyncConnection, session: AsyncSession | None) -> No
             await session.flush()
 
 
-async def end(connection: AsyncConnection, staging: Staging, staged: Sequence[Outgoing], *, is_used: bool) -> None:
-    """Write what is to be sent, and commit.
+async def end(
+    connection: AsyncConnection, staging: Staging, staged: Sequence[Outgoing | Sealing], *, is_used: bool
+) -> None:
+    """Sign and write what is to be sent, and commit.
 
     Raises:
+        MessagingError: it cannot be signed.
         ConfigurationError: a handler went on after a statement of it had failed: everything is undone.
         StoreUnavailableError: the database does not answer.
     """
+    sealed = await _sealed(staged)
     with mapped():
         with _whole():
             if is_used and not staged:
                 # PostgreSQL answers the COMMIT of a transaction that failed with a rollback, and calls that success.
                 await staging.check(connection)
-            written = await staging.write(connection, staged)
+            written = await staging.write(connection, sealed)
         await connection.commit()
     staging.committed(written)
+
+
+async def _sealed(staged: Sequence[Outgoing | Sealing]) -> list[Outgoing]:
+    """Seal everything in one turn of the event loop: it shares a signature."""
+    if not staged:
+        return []
+    begun = [None if isinstance(each, Outgoing) else each() for each in staged]
+    done = iter(await asyncio.gather(*(each for each in begun if each is not None)))
+    return [each if isinstance(each, Outgoing) else next(done) for each in staged]
 
 
 @contextmanager

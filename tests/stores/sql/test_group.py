@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from messaging.core.inbox import Decision, RowState
 from messaging.core.schedule import Cancellation
 from messaging.core.sealed import Label, Route
+from messaging.errors import NotYetUsableError
 from messaging.security.seal import restored
 from messaging.stores.base import Grouping, GroupUndoneError, InboxKey, Outgoing, Reservation, Scheduled
 from messaging.stores.sql import SqlStore
@@ -329,3 +330,28 @@ async def test_a_unit_of_a_group_that_is_undone_says_so(store: SqlStore) -> None
 
     with pytest.raises(GroupUndoneError):
         await store.inbox.complete(reservation)
+
+
+async def test_what_cannot_be_sealed_is_nobodys_fault_until_each_is_alone(store: SqlStore) -> None:
+    good, bad = key(), key()
+
+    async def refused() -> Outgoing:
+        raise NotYetUsableError("no key")
+
+    async def spoil() -> None:
+        reservation = await reserve(store, bad, SOON)
+        assert reservation.unit is not None
+        await reservation.unit.stage(refused)
+        with pytest.raises(GroupUndoneError):
+            await store.inbox.complete(reservation)
+        again = await store.inbox.renew(reservation)
+        assert again.unit is not None
+        await again.unit.stage(refused)
+        with pytest.raises(NotYetUsableError):
+            await store.inbox.complete(again)
+
+    decision, _ = await together(handle(store, good, SOON), spoil())
+
+    assert decision is Decision.RUN
+    assert await store.inbox.state(good, leaf=LEAF) is RowState.DONE
+    assert await store.inbox.state(bad, leaf=LEAF) is RowState.ABSENT

@@ -1,5 +1,6 @@
 """A handler's transaction: what is written when, and what a handler may do with its session."""
 
+import asyncio
 from contextlib import suppress
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from messaging import ConfigurationError
 from messaging.core.sealed import Label, Route
+from messaging.errors import NotYetUsableError
 from messaging.security.seal import restored
 from messaging.stores.base import Outgoing
 from messaging.stores.sql import SqlStore
@@ -69,6 +71,41 @@ async def test_staged_messages_are_rows_once_it_is_committed_and_not_before(
 
     assert before == (0, 0)
     assert await store.outbox("orders").depth() == (3, 0)
+
+
+async def test_what_is_sealed_at_the_end_begins_together_and_keeps_its_order(unit: SqlUnit, store: SqlStore) -> None:
+    first, second = outgoing(), outgoing()
+    begun: list[asyncio.Future[Outgoing]] = []
+
+    def sealing() -> asyncio.Future[Outgoing]:
+        begun.append(asyncio.get_running_loop().create_future())
+        if len(begun) == 2:
+            # Had the second waited for the first, neither would ever be there.
+            begun[1].set_result(second)
+            begun[0].set_result(first)
+        return begun[-1]
+
+    await unit.stage(sealing)
+    await unit.stage(middle := outgoing())
+    await unit.stage(sealing)
+    await unit.commit()
+
+    rows = await store.outbox("orders").claim(limit=10, lease_s=1, owner="me")
+    assert [row.label for row in rows] == [first.label, middle.label, second.label]
+
+
+async def test_what_cannot_be_sealed_undoes_everything(unit: SqlUnit, engine: AsyncEngine, store: SqlStore) -> None:
+    async def refused() -> Outgoing:
+        raise NotYetUsableError("no key")
+
+    await unit.session.execute(insert(EFFECTS).values(order_id=uuid4()))
+    await unit.stage(outgoing())
+    await unit.stage(refused)
+    with pytest.raises(NotYetUsableError):
+        await unit.commit()
+
+    assert await count(engine, EFFECTS) == 0
+    assert await store.outbox("orders").depth() == (0, 0)
 
 
 async def test_closing_undoes_everything_and_twice_is_once(unit: SqlUnit, engine: AsyncEngine, store: SqlStore) -> None:
