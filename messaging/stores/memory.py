@@ -19,6 +19,8 @@ KEPT_REPLIES_MAX_BYTES: Final = 32 * 1024 * 1024
 # How many old rows one new row may push out: more than one, so that a full table shrinks, bounded, so that no single
 # reservation pays for all.
 _EVICTIONS_PER_ROW: Final = 4
+# The oldest row is seldom too old, and looking at it costs more than the rest of its check.
+_LOOK_EVERY_S: Final = 1.0
 # Receivers accept a message for so long after its end.
 _SKEW_MS: Final = 60_000
 
@@ -55,6 +57,9 @@ class MemoryInbox:
         self._rows: OrderedDict[_Place, _Row] = OrderedDict()
         self._tokens = count(1)
         self._reply_bytes = 0
+        # The newest lease, and until when the oldest row need not be looked at.
+        self._newest = 0
+        self._calm_until_s = 0.0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -152,7 +157,7 @@ class MemoryInbox:
     def _lease(
         self, key: InboxKey, place: _Place, before: _Row | None, leaf: bytes, lease_s: float, expires_at_ms: int
     ) -> Reservation:
-        token = next(self._tokens)
+        token = self._newest = next(self._tokens)
         previous = RowState.ABSENT
         if before is not None:
             seen = self._state_of(before)
@@ -182,9 +187,11 @@ class MemoryInbox:
     def _end(self, place: _Place, row: _Row, state: RowState) -> None:
         # Bytes that somebody kept are accepted until they expire, so what happened to them is remembered as long.
         alive_s = (row.expires_at_ms + _SKEW_MS - self._ambient.now_ms()) / 1000
+        if row.token != self._newest:
+            # Others were leased meanwhile; the newest stands at the end already.
+            self._rows.move_to_end(place)
         row.state, row.token = state, None
         row.until_s = self._ambient.monotonic_s() + max(self._ttl_s, alive_s)
-        self._rows.move_to_end(place)
 
     def _keep(self, row: _Row, reply: bytes) -> None:
         if self._reply_bytes + len(reply) <= KEPT_REPLIES_MAX_BYTES:
@@ -194,8 +201,11 @@ class MemoryInbox:
     def _evict(self, now_s: float) -> None:
         """Make room for one row: drop what is too old or too many, oldest first; a live lease is never dropped."""
         if len(self._rows) < self._max_ids:
+            if now_s < self._calm_until_s:
+                return
             oldest = next(iter(self._rows.values()), None)
             if oldest is None or oldest.until_s > now_s:
+                self._calm_until_s = now_s + _LOOK_EVERY_S
                 return
         for place in list(islice(self._rows, _EVICTIONS_PER_ROW)):
             row = self._rows[place]

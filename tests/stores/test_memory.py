@@ -349,6 +349,32 @@ async def test_the_oldest_go_when_there_are_too_many() -> None:
     assert [await rig.state(number) for number in (2, 3)] == [RowState.ABSENT, RowState.DONE]
 
 
+async def test_what_ended_last_stays_longest_whenever_it_began() -> None:
+    rig = Rig(max_ids=3)
+    slow = await rig.deliver(1)
+    await rig.inbox.complete(await rig.deliver(2))
+    await rig.inbox.complete(slow)
+    for number in (3, 4):
+        await rig.inbox.complete(await rig.deliver(number))
+
+    states = [await rig.state(number) for number in (1, 2, 3, 4)]
+
+    assert states == [RowState.DONE, RowState.ABSENT, RowState.DONE, RowState.DONE]
+
+
+async def test_aged_rows_go_even_if_the_oldest_was_looked_at_shortly_before() -> None:
+    rig = Rig()
+    for number in range(4):
+        await rig.inbox.complete(await rig.deliver(number))
+    rig.later(TTL_S - 0.5)
+    await rig.inbox.complete(await rig.deliver(7))
+    rig.later(1.0)
+
+    await rig.deliver(9)
+
+    assert len(rig.inbox) == 2
+
+
 async def test_a_live_lease_is_never_pushed_out() -> None:
     rig = Rig(max_ids=2)
     running = await rig.deliver(1)
