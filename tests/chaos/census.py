@@ -18,13 +18,14 @@ __all__ = ["Census", "count", "grown"]
 
 Census = Mapping[tuple[str, str], float]
 
-_COUNTED_TIMEOUT_S: Final = 20.0
+_COUNTED_TIMEOUT_S: Final = 60.0
 _LOOK_S: Final = 0.2
 _CTL_TIMEOUT_S: Final = 90.0
 
 
 async def count(node: PrivateNode, workers: Sequence[Worker]) -> Census:
     """Count what workers hold: channels are the average of a service's workers, everything else is of the largest."""
+    tasks = dict(zip(workers, await asyncio.gather(*map(_tasks, workers)), strict=True))
     listed = await asyncio.to_thread(
         node.ctl, "list_connections", "client_properties", "channels", "--formatter", "json", timeout_s=_CTL_TIMEOUT_S
     )
@@ -35,7 +36,7 @@ async def count(node: PrivateNode, workers: Sequence[Worker]) -> Census:
         # The name of a connection begins with that of its service.
         channels = sum(held for properties, held in connections if f'"{service} ' in properties)
         found[service, "channels"] = channels / len(those)
-        found[service, "tasks"] = max([await _tasks(worker) for worker in those])
+        found[service, "tasks"] = max(tasks[worker] for worker in those)
         found[service, "sockets"] = max(map(_sockets, those))
     return found
 
@@ -56,14 +57,17 @@ def grown(before: Census, after: Census, *, pool: int = 0) -> tuple[str, ...]:
 
 
 async def _tasks(worker: Worker) -> float:
-    """Return what the worker said last; it has said nothing right after its start."""
-    said: list[float] = []
+    """Return what the worker says next: what it said last may be of the time when it was still starting."""
+    heard = len(_said(worker))
     deadline_s = time.monotonic() + _COUNTED_TIMEOUT_S
-    while not said:
+    while len(said := _said(worker)) <= heard:
         assert time.monotonic() < deadline_s, f"worker {worker.pid} does not count its tasks: {worker.last_words()}"
-        said = [event["count"] for event in worker.events() if event["event"] == "tasks.counted"]
-        await asyncio.sleep(0 if said else _LOOK_S)
+        await asyncio.sleep(_LOOK_S)
     return said[-1]
+
+
+def _said(worker: Worker) -> list[float]:
+    return [float(event["count"]) for event in worker.events() if event["event"] == "tasks.counted"]
 
 
 def _sockets(worker: Worker) -> float:

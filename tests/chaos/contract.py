@@ -4,7 +4,7 @@ from uuid import UUID
 
 from messaging import Command, Event, Request
 
-__all__ = ["Applied", "Apply", "Ask", "Kill", "Spoil", "Stall", "Transfer"]
+__all__ = ["Applied", "Apply", "Ask", "Enter", "Extra", "Kill", "Spoil", "Stall", "Transfer"]
 
 
 class Apply(Command, name="chaos.apply"):
@@ -41,6 +41,21 @@ class Transfer(Command, name="chaos.transfer"):
     source: int
     target: int
     cents: int
+
+
+class Extra(Command, name="chaos.extra"):
+    """Note one effect; only replicas of the second version know it."""
+
+    op_id: UUID
+
+
+class Enter(Command, name="books.enter", key="account"):
+    """Note one effect in the order of its account; the first `fails` runs of it fail, and its followers wait."""
+
+    op_id: UUID
+    account: str
+    number: int
+    fails: int = 0
 
 
 class Applied(Event, name="chaos.applied"):

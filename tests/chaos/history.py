@@ -19,6 +19,8 @@ class What(StrEnum):
     KILL = "kill"
     ASK = "ask"
     TRANSFER = "transfer"
+    ENTER = "enter"  # in the order of a key
+    EXTRA = "extra"  # what older replicas do not know
     STALL = "stall"  # a handler that takes long
     BLOCK = "block"  # a handler that keeps everything else in its process from running
 

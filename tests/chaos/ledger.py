@@ -10,7 +10,7 @@ from sqlalchemy.sql.dml import Insert
 
 from messaging.stores.sql import SqlStore
 
-__all__ = ["ACCOUNTS", "Did", "Ledger", "noted"]
+__all__ = ["ACCOUNTS", "Did", "Ledger", "entered", "noted"]
 
 metadata = MetaData()
 _Row = BigInteger().with_variant(Integer, "sqlite")
@@ -29,6 +29,16 @@ ACCOUNTS = Table(
 )
 
 
+# What was noted of accounts that have an order, numbered as it was written.
+ENTRIES = Table(
+    "entries",
+    metadata,
+    Column("row", _Row, primary_key=True, autoincrement=True),
+    Column("account", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+)
+
+
 class Did(StrEnum):
     """What was done."""
 
@@ -37,11 +47,17 @@ class Did(StrEnum):
     HEARD = "heard"
     OVERHEARD = "overheard"
     TRANSFERRED = "transferred"
+    ENTERED = "entered"
 
 
 def noted(op_id: UUID, did: Did, worker: str) -> Insert:
     """Return the statement that notes one effect."""
     return insert(EFFECTS).values(op_id=op_id, did=did.value, worker=worker)
+
+
+def entered(account: str, number: int) -> Insert:
+    """Return the statement that notes one entry of an account."""
+    return insert(ENTRIES).values(account=account, number=number)
 
 
 class Ledger:
@@ -73,6 +89,15 @@ class Ledger:
         found: dict[Did, Counter[UUID]] = {did: Counter() for did in Did}
         for op_id, did in rows:
             found[Did(did)][op_id] += 1
+        return found
+
+    async def entries(self) -> dict[str, list[int]]:
+        """Return the numbers that were entered in each account, in the order of their writing."""
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(select(ENTRIES.c.account, ENTRIES.c.number).order_by(ENTRIES.c.row))
+            found: dict[str, list[int]] = {}
+            for account, number in rows:
+                found.setdefault(account, []).append(number)
         return found
 
     async def workers(self) -> set[str]:

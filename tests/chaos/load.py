@@ -12,12 +12,13 @@ import random
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from messaging import MessagingError, Service
-from tests.chaos.contract import Apply, Ask, Kill, Spoil, Stall, Transfer
+from tests.chaos.contract import Apply, Ask, Enter, Extra, Kill, Spoil, Stall, Transfer
 from tests.chaos.history import Outcome, What, Writer
 from tests.chaos.resting import answering
 
@@ -28,7 +29,25 @@ _OPEN_MAX: Final = 256
 _TRIES: Final = 4
 _AGAIN_S: Final = 0.5
 
-_Call = Apply | Spoil | Kill | Stall | Transfer | Ask
+_Call = Apply | Spoil | Kill | Stall | Transfer | Enter | Extra | Ask
+
+
+_PLAIN: Final[Mapping[What, type[Spoil | Kill | Extra | Ask]]] = {
+    What.SPOIL: Spoil,
+    What.KILL: Kill,
+    What.EXTRA: Extra,
+    What.ASK: Ask,
+}
+
+
+@dataclass(slots=True)
+class _Account:
+    """One account with an order: its entries are sent one after the other, each once the one before is confirmed."""
+
+    name: str
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    entries: int = 0
+    is_open: bool = True
 
 
 class Load:
@@ -39,7 +58,7 @@ class Load:
         writer: The history.
         chance: Decides what is called; its seed makes a run repeatable as far as a run can be.
         mix: Weight of each operation.
-        accounts: How many accounts transfers are between.
+        accounts: How many accounts transfers are between, and how many have entries in an order.
         flaky: Share of commands whose first runs fail.
         stall_s: What a handler takes that takes long.
     """
@@ -67,6 +86,8 @@ class Load:
         self._flowing, self._idle = asyncio.Event(), asyncio.Event()
         self._flowing.set()
         self._idle.set()
+        # Of this load alone: another begins to count anew.
+        self._ordered = [_Account(f"{chance.getrandbits(32):08x}") for _ in range(accounts)]
 
     async def run(self, *, rate: float, limit: int, stopping: asyncio.Event) -> None:
         """Call until told to stop, or `limit` times if that is not 0."""
@@ -78,7 +99,8 @@ class Load:
                 self._open += 1
                 self._idle.clear()
                 what = self._chance.choices(list(self._mix), list(self._mix.values()))[0]
-                calls.create_task(self._call(UUID(int=self._chance.getrandbits(128), version=4), what))
+                op_id = UUID(int=self._chance.getrandbits(128), version=4)
+                calls.create_task(self._enter(op_id) if what is What.ENTER else self._call(op_id, what))
                 done += 1
                 await asyncio.sleep(self._chance.expovariate(rate))
 
@@ -91,9 +113,21 @@ class Load:
         """End the rest."""
         self._flowing.set()
 
-    async def _call(self, op_id: UUID, what: What) -> None:
+    async def _enter(self, op_id: UUID) -> None:
+        account = self._chance.choice(self._ordered)
+        async with account.turn:
+            if not account.is_open:
+                # The fate of the entry before is unknown: whatever followed it now would have no order.
+                self._ended()
+                return
+            is_flaky = self._chance.random() < self._flaky
+            entry = Enter(op_id=op_id, account=account.name, number=account.entries, fails=1 if is_flaky else 0)
+            account.entries += 1
+            account.is_open = await self._call(op_id, What.ENTER, entry)
+
+    async def _call(self, op_id: UUID, what: What, call: _Call | None = None) -> bool:
         self._writer.begin(op_id, what)
-        call = self._prepared(op_id, what)
+        call = call or self._prepared(op_id, what)
         longest_s, tries, outcome, error = 0.0, 0, Outcome.UNKNOWN, ""
         try:
             while tries < _TRIES:
@@ -106,10 +140,14 @@ class Load:
                 await asyncio.sleep(_AGAIN_S)
         finally:
             self._writer.end(op_id, outcome, took_s=longest_s, tries=tries, error=error)
-            self._room.release()
-            self._open -= 1
-            if not self._open:
-                self._idle.set()
+            self._ended()
+        return outcome is Outcome.CONFIRMED
+
+    def _ended(self) -> None:
+        self._room.release()
+        self._open -= 1
+        if not self._open:
+            self._idle.set()
 
     async def _try(self, call: _Call, op_id: UUID) -> tuple[Outcome, str]:
         try:
@@ -122,21 +160,19 @@ class Load:
         return Outcome.CONFIRMED, ""
 
     def _prepared(self, op_id: UUID, what: What) -> _Call:
+        if what in _PLAIN:
+            return _PLAIN[what](op_id=op_id)
         match what:
             case What.APPLY:
                 is_flaky = self._chance.random() < self._flaky
                 return Apply(op_id=op_id, fails=self._chance.randint(1, 3) if is_flaky else 0)
-            case What.SPOIL:
-                return Spoil(op_id=op_id)
-            case What.KILL:
-                return Kill(op_id=op_id)
-            case What.ASK:
-                return Ask(op_id=op_id)
             case What.STALL | What.BLOCK:
                 return Stall(op_id=op_id, seconds=self._stall_s, blocks=what is What.BLOCK)
             case What.TRANSFER:
                 source, target = self._chance.sample(range(self._accounts), 2)
                 return Transfer(op_id=op_id, source=source, target=target, cents=self._chance.randint(1, 1_000))
+            case _:
+                raise ValueError(f"{what} is prepared elsewhere: an entry has its place in an account")
 
 
 async def _main(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from messaging.security.development_files import Contract, init_development
 from tests.chaos import resting
 from tests.chaos.ledger import Ledger
 from tests.chaos.rig import Rig
-from tests.chaos.worker import bystander, chaos, skeptic, witness
+from tests.chaos.worker import books, bystander, chaos, skeptic, witness
 from tests.support.installation import ROOT
 from tests.support.proxy import TcpProxy
 
@@ -55,8 +56,11 @@ async def open_rig(
         broker_url=broker_url or node.url, keys=folder / "keys", namespace=namespace, connect_timeout_s=60.0
     )
     contracts = {
-        service.name: Contract(handles=service.subscriptions) for service in (chaos, witness, bystander, skeptic)
+        service.name: Contract(handles=service.subscriptions) for service in (books, witness, bystander, skeptic)
     }
+    # Whoever is granted what a newer version handles may run the older one.
+    newer = replace(chaos.subscriptions, commands=chaos.subscriptions.commands | {("chaos.extra", 1)})
+    contracts["chaos"] = Contract(handles=newer)
     contracts["load"] = Contract(handles=Subscriptions())
     init_development(folder / "keys", contracts, ambient=real_ambient(), operator=OPERATOR)
     database_url = database_url or f"sqlite+aiosqlite:///{folder / 'chaos.db'}"

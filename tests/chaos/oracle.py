@@ -8,10 +8,11 @@ the backlog has drained, so "still queued" is no excuse. The invariants:
 - I5: every call returned or raised by its deadline.
 - I7: what cannot succeed is dead and left no effect; nothing else is dead; the same bytes are dead under one id. (A
   call that was repeated is other bytes with the same message id: both copies may fail, and then both are dead.)
+- I8: what was entered in an account has rising numbers, as its caller sent them.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -24,8 +25,10 @@ _EFFECT: Mapping[What, Did] = {
     What.APPLY: Did.APPLIED,
     What.ASK: Did.ANSWERED,
     What.TRANSFER: Did.TRANSFERRED,
+    What.ENTER: Did.ENTERED,
     What.STALL: Did.APPLIED,
     What.BLOCK: Did.APPLIED,
+    What.EXTRA: Did.APPLIED,
 }
 _PUBLISHES = frozenset({What.APPLY, What.TRANSFER})
 _HOPELESS = frozenset({What.SPOIL, What.KILL})
@@ -58,6 +61,7 @@ class Judgement:
         undead: Hopeless, confirmed, and not dead, or left an effect (I7).
         split: The same bytes, dead under several ids (I7).
         innocent: Dead without a reason to be (I7).
+        disordered: Accounts whose entries are not in their order (I8).
     """
 
     messages: int
@@ -72,11 +76,12 @@ class Judgement:
     undead: frozenset[UUID]
     split: frozenset[UUID]
     innocent: frozenset[UUID]
+    disordered: frozenset[str]
 
     @property
     def problems(self) -> dict[str, list[str]]:
         """What is wrong, by name, with the first few ids."""
-        names = ("lost", "unheard", "twice", "late", "undead", "split", "innocent")
+        names = ("lost", "unheard", "twice", "late", "undead", "split", "innocent", "disordered")
         found = {name: sorted(map(str, getattr(self, name))) for name in names}
         return {name: [f"{len(ids)} in all", *ids[:5]] for name, ids in found.items() if ids}
 
@@ -87,6 +92,7 @@ def judge(
     letters: Iterable[Letter],
     *,
     deadline_s: float,
+    entries: Mapping[str, Sequence[int]] | None = None,
 ) -> Judgement:
     """Judge a run that has drained.
 
@@ -95,6 +101,7 @@ def judge(
         effects: How often each operation was noted.
         letters: The dead letters of all services.
         deadline_s: What one call may take.
+        entries: Numbers of each account in the order in which they were entered.
     """
     letters = list(letters)
     dead_in_chaos = {letter.message_id for letter in letters if letter.service == "chaos"}
@@ -116,6 +123,9 @@ def judge(
         undead=frozenset((hopeless & set(confirmed)) - dead_in_chaos | (hopeless & did)),
         split=_split(letters),
         innocent=frozenset(op_id for op_id in dead_in_chaos - hopeless if op_id is not None) | _elsewhere(letters),
+        disordered=frozenset(
+            account for account, numbers in (entries or {}).items() if list(numbers) != sorted(set(numbers))
+        ),
     )
 
 

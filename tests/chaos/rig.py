@@ -27,7 +27,7 @@ from tests.chaos.ledger import Did, Ledger
 from tests.chaos.load import CALL_TIMEOUT_S
 from tests.chaos.oracle import Judgement, Letter, judge
 from tests.chaos.programs import Program, Worker
-from tests.chaos.worker import POOL_SIZE
+from tests.chaos.worker import PARTITIONS, POOL_SIZE
 from tests.support.proxy import TcpProxy
 
 __all__ = ["DEFAULT_MIX", "Rig"]
@@ -121,6 +121,16 @@ class Rig:
         return [worker for worker in self.workers if worker.service == service and worker.is_running]
 
     @property
+    def _services(self) -> tuple[str, ...]:
+        """Those whose queues and letters count; `books` if it ever ran."""
+        has_books = any(worker.service == "books" for worker in (*self.workers, *self.gone))
+        return (*_SERVICES, "books") if has_books else _SERVICES
+
+    @property
+    def _partitions(self) -> list[str]:
+        return [self.operator.names.partition("books", number) for number in range(PARTITIONS)]
+
+    @property
     def _proxied(self) -> str:
         if not self.is_proxied:
             return self._environment["MESSAGING_BROKER_URL"]
@@ -166,15 +176,9 @@ class Rig:
             mix: Weight of each operation.
             through_proxy: Whether it shares the workers' way to the broker.
         """
+        seed = self.chance.getrandbits(32)
         arguments = [
-            *(
-                "tests.chaos.load",
-                str(self.history_file),
-                "--seed",
-                str(self.chance.getrandbits(32)),
-                "--rate",
-                str(rate),
-            ),
+            *("tests.chaos.load", str(self.history_file), "--seed", str(seed), "--rate", str(rate)),
             *("--limit", str(limit), "--accounts", str(accounts), "--mix", json.dumps(mix)),
             *("--flaky", str(flaky), "--stall-s", str(stall_s)),
         ]
@@ -275,6 +279,7 @@ class Rig:
             await self.ledger.counts(),
             await self.letters(),
             deadline_s=CALL_TIMEOUT_S + LATE_SLACK_S,
+            entries=await self.ledger.entries(),
         )
 
     async def letters(self) -> list[Letter]:
@@ -287,7 +292,7 @@ class Rig:
                 service=service,
                 error=letter.fault.error,
             )
-            for service in _SERVICES
+            for service in self._services
             for letter in await self.operator.dead_letters.list(service)
         ]
 
@@ -309,7 +314,7 @@ class Rig:
         listed = await asyncio.to_thread(
             self.node.ctl, "list_queues", "name", "messages_unacknowledged", "--formatter", "json", timeout_s=90
         )
-        prefixes = tuple(f"{self.operator.names.namespace}.{service}." for service in services or _SERVICES)
+        prefixes = tuple(f"{self.operator.names.namespace}.{service}." for service in services or self._services)
         return sum(row["messages_unacknowledged"] for row in json.loads(listed) if row["name"].startswith(prefixes))
 
     async def settled(self, *services: str) -> None:
@@ -324,6 +329,10 @@ class Rig:
         for service, part in (("chaos", "commands"), ("chaos", "requests"), ("witness", "events")):
             depth = await self.operator.transport.depth(self.operator.names.queue(service, part))
             if depth is None or depth.consumers != len(self.of(service)):
+                return False
+        if self.of("books"):
+            depths = [await self.operator.transport.depth(queue) for queue in self._partitions]
+            if not all(depth is not None and depth.consumers for depth in depths):
                 return False
         return all(await asyncio.gather(*(worker.is_ready() for worker in self.workers if worker.is_running)))
 
@@ -361,11 +370,12 @@ class Rig:
     async def _waiting(self) -> dict[str, int]:
         names, depths = self.operator.names, dict[str, int]()
         queues = [names.queue("chaos", "commands"), names.queue("witness", "events"), names.queue("chaos", "requests")]
-        queues += [names.rung(service, delay_ms) for service in _SERVICES for delay_ms in (1_000, 5_000)]
+        queues += [*self._partitions] if "books" in self._services else []
+        queues += [names.rung(service, delay_ms) for service in self._services for delay_ms in (1_000, 5_000, 30_000)]
         for queue in queues:
             depth = await self.operator.transport.depth(queue)
             depths[queue] = 0 if depth is None else depth.messages
-        for service in _SERVICES:
+        for service in self._services:
             depths[f"outbox of {service}"] = await self.ledger.waiting(service)
         return {name: count for name, count in depths.items() if count}
 

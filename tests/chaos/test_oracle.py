@@ -109,6 +109,14 @@ def test_whoever_died_without_a_reason_is_innocent() -> None:
     assert judged(letters=letters).innocent == {ASKED, UUID(int=0)}
 
 
+def test_accounts_whose_entries_are_not_in_their_order_are_seen() -> None:
+    entries = {"in order": [0, 1, 2], "with a gap": [0, 2], "turned round": [0, 2, 1], "twice": [0, 1, 1]}
+
+    judgement = judge(HISTORY, effects(), [GRAVE], deadline_s=5.0, entries=entries)
+
+    assert judgement.disordered == {"turned round", "twice"}
+
+
 def test_problems_say_how_many_and_show_a_few() -> None:
     assert judged(applied=[]).problems == {"lost": ["1 in all", str(APPLIED)]}
 

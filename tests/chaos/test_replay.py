@@ -10,14 +10,13 @@ import pytest
 
 from messaging.cli.broker_node import PrivateNode
 from messaging.runtime.failpoint import Step
-from tests.chaos.conftest import IS_SMOKE
 from tests.chaos.findings import Finding, now
 from tests.support.graveyard import Graveyard, Moved, open_graveyard
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(3 * 3_600)]
 
-KILLS = 2 if IS_SMOKE else 20
-MANY = 2_000 if IS_SMOKE else 50_000
+KILLS = 20
+MANY = 50_000
 WINDOW = 32
 # What a pass may take that dies at the end of it: for the others there is always more.
 TAKEN = 40
@@ -62,7 +61,6 @@ async def found(yard: Graveyard, fault: str, wanted: Counter[int]) -> Finding:
     )
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("step", REPLAY_STEPS)
 async def test_a_replayer_that_is_killed_again_and_again(yard: Graveyard, step: Step, findings: list[Finding]) -> None:
     numbers = await yard.bury(KILLS * (WINDOW + max(KILLS, TAKEN)))
@@ -84,7 +82,6 @@ async def test_a_replayer_that_is_killed_again_and_again(yard: Graveyard, step: 
     assert finding.duplicates <= deaths * WINDOW
 
 
-@pytest.mark.smoke
 async def test_one_of_many_is_found_in_flat_memory(yard: Graveyard, run_folder: Path, findings: list[Finding]) -> None:
     await yard.bury(100, note="x" * 2_000)
     few = await yard.replay("shop", "--limit", "1")

@@ -44,7 +44,7 @@ async def test_killing_workers_every_few_seconds(rig: Rig, fire_s: float, findin
     [
         Step.BEFORE_COMMIT,
         pytest.param(Step.AFTER_COMMIT, marks=pytest.mark.smoke),
-        pytest.param(Step.AFTER_DEAD_LETTER, marks=pytest.mark.smoke),
+        Step.AFTER_DEAD_LETTER,
         Step.AFTER_MARK,
     ],
 )

@@ -1,10 +1,12 @@
-"""The services under fire: `chaos` acts and publishes, `witness` and `bystander` note what they hear, `skeptic` fails.
+"""The services under fire: `chaos` acts and publishes, `witness` and `bystander` note what they hear, `skeptic` fails,
+`books` acts in the order of keys.
 
 Run by `messaging run tests.chaos.worker:chaos`. Variables say how: `CHAOS_DATABASE_URL`; `CHAOS_INBOX`, `sql` or
 `memory`, the latter with effects in a transaction of the handler's own, as an application without a durable store has
 them; `CHAOS_COUNT_TASKS_S`, to log as often how many tasks there are; `CHAOS_GROUP`, how many share a transaction;
 `CHAOS_REST_FOLDER`, where to say what the process holds when it is asked (`resting.py`); `CHAOS_LEAK`, what it never
-lets go (`leaking.py`).
+lets go (`leaking.py`); `CHAOS_LADDER`, the delays of retries, seconds; `CHAOS_VERSION`, 2 for replicas that know one
+command more.
 """
 
 import asyncio
@@ -21,17 +23,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from messaging import Context, Reject, RetryPolicy, Service
 from messaging.stores.sql import SqlStore
-from tests.chaos.contract import Applied, Apply, Ask, Kill, Spoil, Stall, Transfer
+from tests.chaos.contract import Applied, Apply, Ask, Enter, Extra, Kill, Spoil, Stall, Transfer
 from tests.chaos.leaking import Leaks
-from tests.chaos.ledger import ACCOUNTS, Did, noted
+from tests.chaos.ledger import ACCOUNTS, Did, entered, noted
 from tests.chaos.resting import answering
 
-__all__ = ["POOL_SIZE", "bystander", "chaos", "skeptic", "witness"]
+__all__ = ["PARTITIONS", "POOL_SIZE", "books", "bystander", "chaos", "skeptic", "witness"]
 
-RETRY = RetryPolicy(immediate=1, delays_s=(1.0, 5.0))
+LADDER = os.environ.get("CHAOS_LADDER") or "1,5"
+RETRY = RetryPolicy(immediate=1, delays_s=tuple(float(delay_s) for delay_s in LADDER.split(",")))
 WORKER = str(os.getpid())
 # Connections that a worker keeps to a PostgreSQL.
 POOL_SIZE = 16
+PARTITIONS = 4
 GROUP = int(os.environ.get("CHAOS_GROUP") or 0) or None
 log = structlog.get_logger()
 leaks = Leaks.parse(os.environ.get("CHAOS_LEAK", ""))
@@ -64,6 +68,10 @@ chaos = Service("chaos", lifespan=open_store, retry=RETRY)
 witness = Service("witness", lifespan=open_store, retry=RETRY)
 bystander = Service("bystander", lifespan=open_store, retry=RETRY)
 skeptic = Service("skeptic", lifespan=open_store, retry=RETRY)
+# Whoever fails keeps its followers waiting, so it does not wait long itself.
+books = Service(
+    "books", lifespan=open_store, retry=RetryPolicy(immediate=1, delays_s=(0.5, 0.5, 1.0)), partitions=PARTITIONS
+)
 
 
 async def note(context: Context, op_id: UUID, did: Did) -> None:
@@ -83,6 +91,14 @@ async def apply(command: Apply, context: Context) -> None:
     leaks.leak()
     if context.attempt <= command.fails:
         raise RuntimeError(f"run {context.attempt} of {command.fails} that fail")
+
+
+if os.environ.get("CHAOS_VERSION") == "2":
+
+    @chaos.on_command(Extra)
+    async def more(command: Extra, context: Context) -> None:
+        """Note."""
+        await note(context, command.op_id, Did.APPLIED)
 
 
 @chaos.on_command(Spoil)
@@ -119,6 +135,15 @@ async def transfer(command: Transfer, context: Context) -> None:
         await session.execute(moved)
     await note(context, command.op_id, Did.TRANSFERRED)
     await context.publish(Applied(op_id=command.op_id))
+
+
+@books.on_command(Enter)
+async def enter(command: Enter, context: Context) -> None:
+    """Write the entry, and fail the first times if that is wanted: it must be undone, and its followers must wait."""
+    await context.resource(AsyncSession).execute(entered(command.account, command.number))
+    await note(context, command.op_id, Did.ENTERED)
+    if context.attempt <= command.fails:
+        raise RuntimeError(f"run {context.attempt} of {command.fails} that fail")
 
 
 @chaos.on_request(Ask)
