@@ -285,15 +285,9 @@ class Rig:
     async def letters(self) -> list[Letter]:
         """Return the dead letters of all services."""
         return [
-            Letter(
-                id=letter.id,
-                leaf=letter.leaf,
-                message_id=letter.message_id,
-                service=service,
-                error=letter.fault.error,
-            )
+            Letter(id=it.id, leaf=it.leaf, message_id=it.message_id, service=service, error=it.fault.error)
             for service in self._services
-            for letter in await self.operator.dead_letters.list(service)
+            for it in await self.operator.dead_letters.list(service)
         ]
 
     def duplicates(self) -> int:

@@ -188,7 +188,6 @@ def risen(notes: Sequence[float]) -> float:
     return max(notes) - warm
 
 
-@pytest.mark.smoke
 async def test_a_backlog_before_a_slow_consumer(
     chaos_node: PrivateNode, run_folder: Path, findings: list[Finding]
 ) -> None:
