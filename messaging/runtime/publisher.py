@@ -90,7 +90,7 @@ class Publisher:
         self._sender = sender
         self._sealer = sealer
         self._bulk = Bulk()
-        self._signer = TickSigner(sealer, batch_max=limits.signature_batch_max)
+        self._signer = TickSigner(sealer, batch_max=limits.signature_batch_max, on_tick=transport.flush)
         self._transport = transport
         self._names = names
         self._ambient = ambient

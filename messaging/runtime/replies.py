@@ -21,8 +21,13 @@ from messaging.transports.base import Delivery, Subscription, Transport
 
 __all__ = ["Replies", "RequestConfirm"]
 
-# Replies are settled as they arrive, so this bounds memory, not concurrency.
+# Replies are settled soon after they arrive, so this bounds memory, not concurrency.
 _PREFETCH: Final = 512
+# Nobody waits for an acknowledgement, and what comes again for want of one is unmatched: so they are said together,
+# beside the way of a request. What is large is let go of at once.
+_SETTLE_AT: Final = 64
+_SETTLE_WITHIN_S: Final = 0.02
+_HELD_MAX_BYTES: Final = 16 * 1024
 
 log = structlog.get_logger()
 
@@ -62,6 +67,8 @@ class Replies:
         self._pending: dict[UUID, tuple[ExpectedReply, asyncio.Future[Envelope]]] = {}
         self._opening = asyncio.Lock()
         self._subscription: Subscription | None = None
+        self._unsettled: list[Delivery] = []
+        self._settling: asyncio.TimerHandle | None = None
         self.unmatched = 0
 
     def __len__(self) -> int:
@@ -90,9 +97,25 @@ class Replies:
         """Stop listening; pending requests end at their deadlines or with their tasks."""
         if self._subscription is not None:
             await self._subscription.cancel()
+        self._settle()
+
+    def _settle(self) -> None:
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            settling.cancel()
+        unsettled, self._unsettled = self._unsettled, []
+        for delivery in unsettled:
+            delivery.ack()
+
+    def _settle_soon(self, delivery: Delivery) -> None:
+        self._unsettled.append(delivery)
+        if len(self._unsettled) >= _SETTLE_AT or len(delivery.body) > _HELD_MAX_BYTES:
+            self._settle()
+        elif self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(_SETTLE_WITHIN_S, self._settle)
 
     def _arrived(self, delivery: Delivery) -> None:
-        delivery.ack()
+        self._settle_soon(delivery)
         request_id = self._opener.peek_reply(delivery.body)
         pending = None if request_id is None else self._pending.get(request_id)
         if pending is None or pending[1].done():

@@ -34,11 +34,15 @@ class TickSigner:
     Args:
         sealer: Signs.
         batch_max: Most messages under one signature; 1 signs every message alone and at once.
+        on_tick: Called when a tick's messages were passed on: nothing more comes with them.
     """
 
-    def __init__(self, sealer: Sealer, *, batch_max: int = BATCH_MAX) -> None:
+    def __init__(
+        self, sealer: Sealer, *, batch_max: int = BATCH_MAX, on_tick: Callable[[], None] | None = None
+    ) -> None:
         self._sealer = sealer
         self._batch_max = batch_max
+        self._on_tick = on_tick
         self._waiting: list[tuple[Unsigned, Waiting, Callable[[Sealed], None]]] = []
 
     async def sign(self, unsigned: Unsigned) -> Sealed:
@@ -69,7 +73,13 @@ class TickSigner:
         if len(self._waiting) >= self._batch_max:
             self._flush()
         elif len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._end_tick)
+
+    def _end_tick(self) -> None:
+        if self._waiting:
+            self._flush()
+            if self._on_tick is not None:
+                self._on_tick()
 
     def _flush(self) -> None:
         batch = [entry for entry in self._waiting if not entry[1].done()]

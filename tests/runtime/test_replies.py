@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,7 @@ from messaging.core.topology import Subscriptions
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.replies import Replies
 from messaging.security.verified import Verified
-from messaging.transports.base import Confirm
+from messaging.transports.base import Confirm, Delivery
 from tests.support.logs import Logs
 from tests.support.shop import CountOrders
 from tests.support.stage import Stage
@@ -218,6 +219,54 @@ async def test_the_first_requests_open_the_queue_together() -> None:
         assert depth is not None
         assert depth.consumers == 1
         assert all(isinstance(task.exception(), RequestTimeoutError) for task in tasks)
+
+
+class Handed:
+    """A delivery of the reply queue, as far as settling goes."""
+
+    def __init__(self, body: bytes = b"junk") -> None:
+        self.body = body
+        self.acks = 0
+
+    def ack(self) -> None:
+        self.acks += 1
+
+
+def hand(replies: Replies, *bodies: bytes) -> list[Handed]:
+    handed = [Handed(body) for body in bodies]
+    for delivery in handed:
+        replies._arrived(cast("Delivery", delivery))
+    return handed
+
+
+async def test_answers_are_acknowledged_together_soon(asking: Asking) -> None:
+    handed = hand(asking.replies, b"a", b"b", b"c")
+    assert [delivery.acks for delivery in handed] == [0, 0, 0]
+
+    await eventually(lambda: handed[2].acks > 0, what="the answers were acknowledged")
+
+    assert [delivery.acks for delivery in handed] == [1, 1, 1]
+
+
+async def test_many_answers_are_acknowledged_at_once(asking: Asking) -> None:
+    handed = hand(asking.replies, *([b"junk"] * 65))
+
+    # The last one begins anew.
+    assert [delivery.acks for delivery in handed] == [1] * 64 + [0]
+
+
+async def test_a_large_answer_is_not_held(asking: Asking) -> None:
+    handed = hand(asking.replies, b"small", bytes(20_000))
+
+    assert [delivery.acks for delivery in handed] == [1, 1]
+
+
+async def test_closing_acknowledges_what_was_held(asking: Asking) -> None:
+    handed = hand(asking.replies, b"a", b"b")
+
+    await asking.replies.aclose()
+
+    assert [delivery.acks for delivery in handed] == [1, 1]
 
 
 async def test_closing_stops_listening(asking: Asking) -> None:

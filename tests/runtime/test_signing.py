@@ -133,6 +133,48 @@ async def test_a_batch_of_one_switches_batching_off(realm: Realm, sealer: Counti
     assert sealer.batches == [1, 1, 1]
 
 
+async def test_the_end_of_a_tick_is_told_once_after_its_messages_were_passed_on(
+    realm: Realm, sealer: CountingSealer
+) -> None:
+    told: list[str] = []
+    signer = TickSigner(sealer, on_tick=lambda: told.append("end"))
+
+    await asyncio.gather(*(_passed_on(signer, unsigned(realm, sealer), told) for _ in range(3)))
+
+    assert told == ["sent", "sent", "sent", "end"]
+
+
+async def test_a_full_batch_is_no_end_of_a_tick(realm: Realm, sealer: CountingSealer) -> None:
+    told: list[str] = []
+    signer = TickSigner(sealer, batch_max=3, on_tick=lambda: told.append("end"))
+
+    await asyncio.gather(*(_passed_on(signer, unsigned(realm, sealer), told) for _ in range(4)))
+
+    # More may come behind a full batch: it is written at the end of the turn, with that.
+    assert told == ["sent", "sent", "sent", "sent", "end"]
+
+
+async def test_a_tick_whose_batch_was_full_ends_without_a_word(realm: Realm, sealer: CountingSealer) -> None:
+    told: list[str] = []
+    signer = TickSigner(sealer, batch_max=3, on_tick=lambda: told.append("end"))
+
+    await asyncio.gather(*(_passed_on(signer, unsigned(realm, sealer), told) for _ in range(3)))
+    await asyncio.sleep(0)
+
+    assert told == ["sent", "sent", "sent"]
+
+
+async def _passed_on(signer: TickSigner, made: Unsigned, told: list[str]) -> None:
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def sent(_: Sealed) -> None:
+        told.append("sent")
+        asyncio.get_running_loop().call_soon(done.set_result, None)
+
+    signer.pass_on(made, sent, waiting=done)
+    await done
+
+
 async def test_a_cancelled_publish_leaves_the_batch(realm: Realm, sealer: CountingSealer) -> None:
     signer = TickSigner(sealer)
     stays = asyncio.create_task(signer.sign(unsigned(realm, sealer)))

@@ -312,6 +312,22 @@ class LifecycleCases:
         assert await asyncio.gather(*outcomes) == [None] * 20
         await eventually_depth(transport, queue, 20)
 
+    async def test_flush_sends_what_was_submitted_and_nothing_twice(self, rig: Rig) -> None:
+        transport, recorder = await rig.transport(), Recorder(settle=ack)
+        await transport.declare(work(rig.names))
+        await transport.consume(rig.names.queue("orders", "commands"), recorder, prefetch=10)
+        transport.flush()
+
+        outcomes = [_submit(transport, to(rig.names.commands), number) for number in range(3)]
+        transport.flush()
+        outcomes.append(_submit(transport, to(rig.names.commands), 3))
+        transport.flush()
+        transport.flush()
+
+        await asyncio.gather(*outcomes)
+        await recorder.reaches(4)
+        assert len(recorder) == 4
+
     async def test_submit_tells_why_a_message_failed(self, rig: Rig) -> None:
         transport = await rig.transport()
         await transport.declare(work(rig.names))

@@ -59,6 +59,9 @@ class Channel(Protocol):
             BufferError: More than that are.
         """
 
+    def flush(self) -> None:
+        """Write now what was sent and settled, where it would be written at the end of this turn."""
+
     async def consume(self, queue: str, on_message: Callable[[Message], None], *, prefetch: int, tag: str) -> None:
         """Start a consumer; `on_message` is called with each message, in order. It hands over and never raises.
 

@@ -175,6 +175,11 @@ class FastChannel:
 
     # Writing.
 
+    def flush(self) -> None:
+        """Write now what was sent and settled, instead of at the end of this turn."""
+        if self._is_scheduled:
+            self._flush()
+
     def resume(self) -> None:
         """Write what was held back."""
         self._schedule()

@@ -112,6 +112,9 @@ class PlainChannel:
 
     # Consuming.
 
+    def flush(self) -> None:
+        """Do nothing: aiormq has a queue of its own before the socket."""
+
     async def consume(self, queue: str, on_message: Callable[[Message], None], *, prefetch: int, tag: str) -> None:
         """Start a consumer; `on_message` is called with each message, in order.
 

@@ -168,6 +168,11 @@ class Publisher:
         self.submit(parcel, timeout_s=timeout_s, outcome=outcome)
         await outcome
 
+    def flush(self) -> None:
+        """Write now what was sent, instead of at the end of this turn."""
+        for lane in self._lanes:
+            lane.channel.flush()
+
     def post(self, parcel: Parcel) -> None:
         """Publish without waiting and without any promise; dropped when too much waits already."""
         if not self._is_closed and len(self._open) < _CHANNELS * WINDOW:

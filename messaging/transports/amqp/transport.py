@@ -192,6 +192,10 @@ class AmqpTransport:
         """Publish, and tell `outcome` once the broker has confirmed, or what `publish` raises."""
         self._publisher.submit(self._parcel(sealed, route, label), timeout_s=timeout_s, outcome=outcome)
 
+    def flush(self) -> None:
+        """Write now what was submitted, instead of at the end of this turn."""
+        self._publisher.flush()
+
     async def publish(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float) -> None:
         """Publish and return once the broker has confirmed.
 

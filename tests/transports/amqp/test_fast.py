@@ -72,6 +72,34 @@ class Traffic:
                 await asyncio.wait(self.confirms[-100:][:1])
 
 
+# Writing.
+
+
+async def test_flush_writes_in_this_turn_what_would_be_written_at_its_end(connection: Connection) -> None:
+    channel = await opened(connection)
+    written: list[bytes] = []
+    splitter = splitter_of(connection)
+    write = splitter.write
+
+    def watched(data: bytes) -> None:
+        written.append(data)
+        write(data)
+
+    splitter.write = watched  # type: ignore[method-assign]
+    channel.flush()
+    assert written == []
+
+    confirms = [channel.publish(parcel("amq.fanout", number)) for number in range(3)]
+    channel.flush()
+    channel.flush()
+    assert len(written) == 1
+
+    outcomes = await asyncio.gather(*confirms, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [UnroutableError] * 3
+    assert len(written) == 1
+    await channel.aclose()
+
+
 # The channel ends.
 
 
