@@ -86,5 +86,5 @@ def test_too_few_points_are_no_verdict() -> None:
 def test_the_table_names_what_exceeds_its_limit() -> None:
     text = table(judged({("chaos 1", "RSS MiB"): series(90.0, per_hour=30.0), ("broker", "channels"): series(17.0)}))
 
-    assert "| chaos 1 | RSS MiB | 90 | 95 | 104.5 | 104.5 | +30.0 | 10 exceeded |" in text
+    assert "| chaos 1 | RSS MiB | 90 | 95 | 104.5 | 104.5 | +30.0 | 20 exceeded |" in text
     assert "| broker | channels | 17 | 17 | 17 | 17 | +0.0 | 4 |" in text
