@@ -48,7 +48,7 @@ def draw_comparison(
             ecolor="#555555",
         )
         panel.set_title(discipline)
-        panel.set_xlabel("per second; the longer the better")
+        panel.set_xlabel("per second (more is better)")
         panel.spines[["top", "right"]].set_visible(False)
     picture.suptitle(f"Signed and encrypted (blue) against plaintext (grey)\n{subtitle}", fontsize=11)
     picture.tight_layout()
