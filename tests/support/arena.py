@@ -351,7 +351,7 @@ class Arena:
 
     # ---- time
 
-    async def settled(self, *, timeout: float = 30.0) -> None:
+    async def settled(self, *, timeout: float = 90.0) -> None:
         """Wait until nothing is under way; what waits for the clock stays where it is."""
         async with asyncio.timeout(timeout):
             quiet = 0
