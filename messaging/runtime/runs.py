@@ -54,9 +54,10 @@ class Runs(Generic[T]):
         self._tasks = Tasks()
         self._waiting: deque[T] = deque()
         self._running = 0
-        # Tasks that have not taken anything yet, and how many of them are made at once while something waits.
+        # Tasks that have not taken anything yet, and how many of them are made at once while something waits: many,
+        # until something ends without a wait. What always waits, as replies do, begins in one turn, signed as one.
         self._starting = 0
-        self._spread = 1
+        self._spread = _SPREAD_MAX
         # Counts turns of the event loop while somebody looks: whoever finds another number has suspended.
         self._turn = 0
         self._is_turning = False
@@ -133,8 +134,7 @@ class Runs(Generic[T]):
         self._turn += 1
         self._is_turning = False
         if self._waiting and not self._starting:
-            # Something suspended. When all does, doubling soon gives each its own task within one turn, as replies that
-            # are signed together need it.
+            # Something suspended after all.
             self._spread = min(2 * self._spread, _SPREAD_MAX)
             for _ in range(min(self._spread, len(self._waiting))):
                 self._begin()

@@ -98,13 +98,14 @@ async def test_what_waits_begins_in_the_order_of_its_arrival() -> None:
     assert begun == list(range(50))
 
 
-async def test_once_everything_waits_all_of_it_begins_in_one_turn() -> None:
+async def test_what_always_waits_begins_in_one_turn_from_the_first_on_and_again_after_what_did_not() -> None:
     turns: list[list[int]] = []
-    is_over = False
+    is_over, waits = False, True
 
     async def handle(number: int) -> None:
         turns[-1].append(number)
-        await asyncio.sleep(0)
+        if waits:
+            await asyncio.sleep(0)
 
     def turn() -> None:
         if not is_over:
@@ -113,12 +114,17 @@ async def test_once_everything_waits_all_of_it_begins_in_one_turn() -> None:
 
     runs = runs_of(handle)
     turn()
-    for start in (0, 100, 200):
-        turns.append([])
+    await drained(runs, *range(100))
+    waits = False
+    await drained(runs, *range(100, 110))
+    waits = True
+    for start in (200, 300, 400):
         await drained(runs, *range(start, start + 100))
     is_over = True
 
-    assert max(turns, key=len) == list(range(200, 300))
+    assert list(range(100)) in turns
+    assert list(range(200, 300)) not in turns
+    assert list(range(400, 500)) in turns
 
 
 async def test_a_changed_variable_is_not_seen_by_the_next() -> None:
@@ -265,7 +271,11 @@ async def test_a_long_run_lets_the_event_loop_turn() -> None:
             asyncio.get_running_loop().call_soon(lambda: handled_by_then.append(len(handled)))
         handled.append(number)
 
-    await drained(runs_of(handle), *range(3 * RUN_MAX))
+    runs = runs_of(handle)
+    await drained(runs, -2, -1)
+    handled.clear()
+    handled_by_then.clear()
+    await drained(runs, *range(3 * RUN_MAX))
 
     assert handled_by_then == [RUN_MAX]
     assert handled == list(range(3 * RUN_MAX))
