@@ -45,12 +45,6 @@ class TickSigner:
         self._on_tick = on_tick
         self._waiting: list[tuple[Unsigned, Waiting, Callable[[Sealed], None]]] = []
 
-    async def sign(self, unsigned: Unsigned) -> Sealed:
-        """Return the signed message at the end of this tick."""
-        future: asyncio.Future[Sealed] = asyncio.get_running_loop().create_future()
-        self.pass_on(unsigned, future.set_result, waiting=future)
-        return await future
-
     def sealing(self, unsigned: Unsigned, *, route: Route, label: Label, lane: str | None) -> asyncio.Future[Outgoing]:
         """Begin to sign a message for an outbox; it is there at the end of this tick."""
         outcome: asyncio.Future[Outgoing] = asyncio.get_running_loop().create_future()

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -95,16 +94,9 @@ class TestStartUp:
             timeout=30,
         ).stdout.split()
 
-        assert not {"fastapi", "sqlalchemy", "uvicorn", "services", "httpx"} & set(loaded)
-
-    def test_help_comes_quickly(self, offline: Installation) -> None:
-        def once() -> float:
-            started_s = time.perf_counter()
-            assert offline.run("--help").returncode == 0
-            return time.perf_counter() - started_s
-
-        # Half a second alone on two cores; the best of three, and a wide bound, for machines that share theirs.
-        assert min(once() for _ in range(3)) < 2.5
+        assert not {"alembic", "aiosqlite", "asyncpg", "fastapi", "sqlalchemy", "uvicorn", "services", "httpx"} & set(
+            loaded
+        )
 
 
 class TestFailures:

@@ -17,6 +17,7 @@ from messaging.transports.memory.broker import Receipt
 from messaging.transports.memory.parcel import Parcel
 from tests.support.realm import EVERY_KIND, Realm
 from tests.support.shop import CountOrders, OrderPlaced, PlaceOrder
+from tests.support.ticks import signed
 
 
 class CountingSealer(Sealer):
@@ -98,7 +99,7 @@ def unsigned(realm: Realm, sealer: Sealer) -> Unsigned:
 
 
 async def test_one_message_is_signed_alone_in_its_tick(realm: Realm, sealer: CountingSealer) -> None:
-    sealed = await TickSigner(sealer).sign(unsigned(realm, sealer))
+    sealed = await signed(TickSigner(sealer), unsigned(realm, sealer))
 
     assert split_parts(sealed).size == 1
     realm.opener("orders").verify(sealed, kinds=EVERY_KIND)
@@ -107,7 +108,7 @@ async def test_one_message_is_signed_alone_in_its_tick(realm: Realm, sealer: Cou
 async def test_what_a_tick_brings_shares_one_signature(realm: Realm, sealer: CountingSealer) -> None:
     signer = TickSigner(sealer)
 
-    sealed = await asyncio.gather(*(signer.sign(unsigned(realm, sealer)) for _ in range(7)))
+    sealed = await asyncio.gather(*(signed(signer, unsigned(realm, sealer)) for _ in range(7)))
 
     assert sealer.batches == [7]
     assert {split_parts(one).size for one in sealed} == {7}
@@ -119,7 +120,7 @@ async def test_what_a_tick_brings_shares_one_signature(realm: Realm, sealer: Cou
 async def test_a_full_batch_does_not_wait_for_the_end_of_the_tick(realm: Realm, sealer: CountingSealer) -> None:
     signer = TickSigner(sealer, batch_max=3)
 
-    sealed = await asyncio.gather(*(signer.sign(unsigned(realm, sealer)) for _ in range(8)))
+    sealed = await asyncio.gather(*(signed(signer, unsigned(realm, sealer)) for _ in range(8)))
 
     assert sealer.batches == [3, 3, 2]
     assert len(set(sealed)) == 8
@@ -128,7 +129,7 @@ async def test_a_full_batch_does_not_wait_for_the_end_of_the_tick(realm: Realm, 
 async def test_a_batch_of_one_switches_batching_off(realm: Realm, sealer: CountingSealer) -> None:
     signer = TickSigner(sealer, batch_max=1)
 
-    await asyncio.gather(*(signer.sign(unsigned(realm, sealer)) for _ in range(3)))
+    await asyncio.gather(*(signed(signer, unsigned(realm, sealer)) for _ in range(3)))
 
     assert sealer.batches == [1, 1, 1]
 
@@ -177,8 +178,8 @@ async def _passed_on(signer: TickSigner, made: Unsigned, told: list[str]) -> Non
 
 async def test_a_cancelled_publish_leaves_the_batch(realm: Realm, sealer: CountingSealer) -> None:
     signer = TickSigner(sealer)
-    stays = asyncio.create_task(signer.sign(unsigned(realm, sealer)))
-    goes = asyncio.create_task(signer.sign(unsigned(realm, sealer)))
+    stays = asyncio.create_task(signed(signer, unsigned(realm, sealer)))
+    goes = asyncio.create_task(signed(signer, unsigned(realm, sealer)))
     loop = asyncio.get_running_loop()
     loop.call_soon(goes.cancel)
 
@@ -190,7 +191,7 @@ async def test_a_cancelled_publish_leaves_the_batch(realm: Realm, sealer: Counti
     assert split_parts(sealed).size == sealer.batches[0]
 
 
-async def test_when_all_are_cancelled_nothing_is_signed(realm: Realm, sealer: CountingSealer) -> None:
+async def test_when_all_are_cancelled_nothing_issigned(realm: Realm, sealer: CountingSealer) -> None:
     signer = TickSigner(sealer)
     made = unsigned(realm, sealer)
     future: asyncio.Future[Sealed] = asyncio.get_running_loop().create_future()
@@ -215,9 +216,9 @@ async def test_when_signing_fails_all_hear_of_it_and_the_next_batch_is_fine(
     signer = TickSigner(sealer)
     sealer.failure = ConfigurationError("no key")
 
-    results = await asyncio.gather(*(signer.sign(unsigned(realm, sealer)) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(signed(signer, unsigned(realm, sealer)) for _ in range(3)), return_exceptions=True)
     sealer.failure = None
-    sealed = await signer.sign(unsigned(realm, sealer))
+    sealed = await signed(signer, unsigned(realm, sealer))
 
     assert [str(result) for result in results] == ["no key"] * 3
     assert split_parts(sealed).size == 1
@@ -231,7 +232,7 @@ async def test_a_defect_in_signing_leaves_nobody_waiting_and_is_reported(realm: 
 
     async with asyncio.timeout(2):
         results = await asyncio.gather(
-            *(signer.sign(unsigned(realm, sealer)) for _ in range(2)), return_exceptions=True
+            *(signed(signer, unsigned(realm, sealer)) for _ in range(2)), return_exceptions=True
         )
 
     assert all(isinstance(result, ConfigurationError) for result in results)

@@ -16,6 +16,7 @@ from messaging.security.outer import Parts, join_parts, split_parts
 from messaging.security.seal import Sealer, Unsigned
 from tests.support.arena import Arena, PlaceOrder
 from tests.support.realm import resign
+from tests.support.ticks import signed
 
 PLACE_ORDER: Final = routing_key("orders.place_order", 1)
 
@@ -201,15 +202,15 @@ class FailingSealer(Sealer):
 async def test_a_cancelled_publisher_leaves_its_neighbours_signed(arena: Arena) -> None:
     sealer = arena.realm.sealer("users")
     signer = TickSigner(sealer)
-    tasks = [asyncio.ensure_future(signer.sign(one)) for one in unsigned_of(arena, sealer, 6)]
+    tasks = [asyncio.ensure_future(signed(signer, one)) for one in unsigned_of(arena, sealer, 6)]
     await asyncio.sleep(0)
     for cancelled in tasks[::2]:
         cancelled.cancel()
 
-    signed = [one for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, bytes)]
-    outcome = await arena.struck(*signed)
+    survivors = [one for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, bytes)]
+    outcome = await arena.struck(*survivors)
 
-    assert len(signed) == 3
+    assert len(survivors) == 3
     assert all(task.cancelled() for task in tasks[::2])
     outcome.assert_ran(times=3)
 
@@ -226,8 +227,8 @@ async def test_a_signer_that_fails_tells_everyone_who_waits_and_goes_on(arena: A
     unsigned = unsigned_of(arena, sealer, 4)
 
     async with asyncio.timeout(2):
-        first = await asyncio.gather(*(signer.sign(one) for one in unsigned), return_exceptions=True)
-        second = await asyncio.gather(*(signer.sign(one) for one in unsigned))
+        first = await asyncio.gather(*(signed(signer, one) for one in unsigned), return_exceptions=True)
+        second = await asyncio.gather(*(signed(signer, one) for one in unsigned))
     outcome = await arena.struck(*second)
 
     assert [type(one) for one in first] == [ConfigurationError] * 4
@@ -238,13 +239,13 @@ async def test_a_signer_that_fails_tells_everyone_who_waits_and_goes_on(arena: A
 async def test_nobody_waits_when_everybody_was_cancelled(arena: Arena) -> None:
     sealer = arena.realm.sealer("users")
     signer = TickSigner(sealer)
-    tasks = [asyncio.ensure_future(signer.sign(one)) for one in unsigned_of(arena, sealer, 3)]
+    tasks = [asyncio.ensure_future(signed(signer, one)) for one in unsigned_of(arena, sealer, 3)]
     await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
 
     await asyncio.gather(*tasks, return_exceptions=True)
-    (later,) = await asyncio.gather(signer.sign(*unsigned_of(arena, sealer, 1)))
+    (later,) = await asyncio.gather(signed(signer, *unsigned_of(arena, sealer, 1)))
 
     assert split_parts(later).size == 1
     (await arena.struck(later)).assert_ran()
