@@ -15,9 +15,10 @@ from tests.support.broker import start_node
 from tests.support.landscape import OPERATOR, Landscape
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
-RESUMED_WITHIN_S = 10.0
+# What any recovery is held to (tests/chaos/README.md, I4).
+RESUMED_WITHIN_S = 60.0
 _PAUSE_S = 0.005
 
 
@@ -51,7 +52,8 @@ async def is_registered(service: Service, user_id: UUID) -> bool:
 
 async def is_placed(service: Service, order_id: UUID) -> bool:
     try:
-        await service.request(GetOrder(order_id=order_id), timeout=1.0)
+        # On SQLite it waits behind the orders that were taken before it.
+        await service.request(GetOrder(order_id=order_id), timeout=15.0)
     except (OrderNotFound, MessagingError):
         return False
     return True
@@ -77,15 +79,17 @@ async def test_services_resume_by_themselves_and_nothing_confirmed_is_lost(
             await asyncio.to_thread(start_node, node)
             back_s = time.monotonic()
 
-            await eventually(lambda: len(customer.confirmed) > confirmed_before, 30.0, what="sending resumed")
+            await eventually(
+                lambda: len(customer.confirmed) > confirmed_before, RESUMED_WITHIN_S, what="sending resumed"
+            )
             first_after = customer.confirmed[confirmed_before]
-            await eventually(lambda: is_placed(sender, first_after), 30.0, what="handling resumed")
+            await eventually(lambda: is_placed(sender, first_after), RESUMED_WITHIN_S, what="handling resumed")
             resumed_after_s = time.monotonic() - back_s
             shopping.cancel()
         confirmed = set(customer.confirmed)
         await eventually(
             lambda: confirmed <= landscape.placed_orders(),
-            60.0,
+            120.0,
             what=lambda: f"{len(confirmed - landscape.placed_orders())} of {len(confirmed)} confirmed orders were lost",
         )
         async with open_operator(landscape.settings, OPERATOR) as operator:

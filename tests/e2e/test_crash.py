@@ -25,7 +25,7 @@ from tests.support.installation import Installation
 from tests.support.landscape import OPERATOR, Landscape
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 COMMANDS = 1_000
 # The default of the settings: what a killed worker may have finished without a line in its log.
@@ -70,7 +70,7 @@ async def test_killing_one_of_two_workers_loses_none_of_1000_commands(landscape:
 
         await eventually(
             lambda: len(landscape.placed_orders()) == COMMANDS,
-            90.0,
+            180.0,
             what=lambda: f"{len(landscape.placed_orders())} of {COMMANDS} orders were placed",
         )
 
