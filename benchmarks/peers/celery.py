@@ -42,6 +42,7 @@ def publish(options: Options) -> None:
 
     @app.task(name="place_order", pydantic=True)
     def place_order(order: Order) -> None:
+        # Declared for its name alone: the consuming process has the body.
         raise NotImplementedError
 
     def send(number: int) -> None:

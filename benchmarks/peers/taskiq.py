@@ -27,6 +27,7 @@ async def publish(options: Options) -> None:
 
     @broker.task(task_name="place_order")
     async def place_order(order: Order) -> None:
+        # Declared for its name alone: the consuming process has the body.
         raise NotImplementedError
 
     await broker.startup()
