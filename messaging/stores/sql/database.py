@@ -17,6 +17,7 @@ from sqlalchemy.util import await_only
 
 from messaging.errors import ConfigurationError
 from messaging.stores.base import StoreUnavailableError
+from messaging.stores.sql.capability import has_short_ways
 from messaging.stores.sql.schema import metadata
 from messaging.stores.sql.turns import TurnConnection, connect
 
@@ -51,7 +52,8 @@ class Database:
         # SQLite has one writer; here the writers of one process queue fairly instead of spinning on a locked file.
         self._writer = asyncio.Lock()
         if self.is_sqlite and not event.contains(engine.sync_engine, "begin", _begin_sqlite):
-            event.listen(engine.sync_engine, "do_connect", connect)
+            if has_short_ways():
+                event.listen(engine.sync_engine, "do_connect", connect)
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
         if not self.is_sqlite and not event.contains(engine.sync_engine, "do_connect", bound_waits):
@@ -170,5 +172,5 @@ def _begin_sqlite(connection: Any) -> None:
     if isinstance(adapter, TurnConnection):
         adapter.begin_with(begin)
     else:
-        # Opened before this engine was the store's.
+        # Opened before this engine was the store's, or there are no short ways.
         await_only(connection.connection.driver_connection.execute(begin))

@@ -2,6 +2,7 @@
 
 Through SQLAlchemy a small statement costs two to four times what it costs the driver. A statement whose text and
 parameters are settled beforehand needs nothing of that: it is compiled once, with the conversions of its parameters.
+Where the driver may not be reached (`capability`), the text goes through SQLAlchemy.
 """
 
 import sqlite3
@@ -12,7 +13,8 @@ from sqlalchemy import Delete, Insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from messaging.stores.sql.turns import TurnConnection, in_one_turn
+from messaging.stores.sql.capability import has_short_ways
+from messaging.stores.sql.turns import TurnConnection
 
 __all__ = ["Direct", "Rows"]
 
@@ -47,14 +49,16 @@ class Direct:
             rows: The parameters.
 
         Raises:
-            sqlite3.Error: as SQLite says it.
-            DBAPIError: as PostgreSQL says it.
+            sqlite3.Error: as SQLite says it at the bare driver.
+            DBAPIError: as PostgreSQL says it, or SQLAlchemy.
         """
         values = [self._values(row) for row in rows]
         adapter: Any = _adapter_of(connection)
         try:
-            if self._is_sqlite:
-                return list(await _turn_of(adapter, _ran, self._text, values))
+            if isinstance(adapter, TurnConnection):
+                return list(await adapter.turn(_ran, self._text, values))
+            if self._is_sqlite or not has_short_ways():
+                return await self._detoured(connection, values)
             return await self._fetched(adapter, values)
         except (OSError, DBAPIError, sqlite3.Error):
             raise
@@ -70,6 +74,13 @@ class Direct:
         values = [self._values(row) for row in rows]
         found: list[tuple[Any, ...]] = []
         adapter.before_commit(lambda driver: found.extend(_ran(driver, self._text, values)))
+        return found
+
+    async def _detoured(self, connection: AsyncConnection, values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        for row in values:
+            result = await connection.exec_driver_sql(self._text, row)
+            found += [tuple(returned) for returned in result] if result.returns_rows else []
         return found
 
     async def _fetched(self, adapter: Any, values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -94,13 +105,6 @@ class Direct:
 def _adapter_of(connection: AsyncConnection) -> Any:
     pooled: Any = connection.sync_connection
     return pooled.connection.dbapi_connection
-
-
-async def _turn_of(adapter: Any, work: Callable[..., Any], *given: Any) -> Any:
-    if isinstance(adapter, TurnConnection):
-        return await adapter.turn(work, *given)
-    # Opened before this engine was the store's.
-    return await in_one_turn(adapter.driver_connection, work, *given)
 
 
 def _ran(connection: sqlite3.Connection, statement: str, values: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
 )
 from sqlalchemy.util import await_only
 
-__all__ = ["TurnConnection", "connect", "in_one_turn"]
+__all__ = ["TurnConnection", "connect"]
 
 
 class _TurnCursor(AsyncAdapt_aiosqlite_cursor):
@@ -86,7 +86,7 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
         # Before it starts: one that is cut off is carried out all the same, and must be undone.
         self._is_clean = False
         try:
-            return await in_one_turn(self._connection, _begun, begin, work, given)
+            return await _in_one_turn(self._connection, _begun, begin, work, given)
         except sqlite3.Error:
             if not self._connection.in_transaction:
                 # Whoever goes on all the same is not to write outside of a transaction.
@@ -121,7 +121,7 @@ def connect(dialect: Any, _record: object, arguments: Any, options: Any) -> Turn
     return TurnConnection(dialect.loaded_dbapi, adapted.driver_connection)
 
 
-async def in_one_turn(driver: Any, work: Callable[..., Any], *given: Any) -> Any:
+async def _in_one_turn(driver: Any, work: Callable[..., Any], *given: Any) -> Any:
     """Run `work(connection, *given)` in the thread of an aiosqlite connection, which has no public way to do so."""
     return await driver._execute(work, driver._conn, *given)  # noqa: SLF001
 
