@@ -4,7 +4,19 @@ from uuid import UUID
 
 from messaging import Command, Event, Request
 
-__all__ = ["Applied", "Apply", "Ask", "Enter", "Extra", "Kill", "Spoil", "Stall", "Transfer"]
+__all__ = [
+    "Applied",
+    "Apply",
+    "Ask",
+    "AskExtra",
+    "Enter",
+    "Extra",
+    "Kill",
+    "NewerApply",
+    "Spoil",
+    "Stall",
+    "Transfer",
+]
 
 
 class Apply(Command, name="chaos.apply"):
@@ -12,6 +24,14 @@ class Apply(Command, name="chaos.apply"):
 
     op_id: UUID
     fails: int = 0
+
+
+class NewerApply(Command, name="chaos.apply"):
+    """What callers of the second version make of `Apply`: the same, with a field that older replicas do not know."""
+
+    op_id: UUID
+    fails: int = 0
+    remark: str = "of the second version"
 
 
 class Spoil(Command, name="chaos.spoil"):
@@ -66,5 +86,11 @@ class Applied(Event, name="chaos.applied"):
 
 class Ask(Request[str], name="chaos.ask"):
     """Note one effect and answer who did."""
+
+    op_id: UUID
+
+
+class AskExtra(Request[str], name="chaos.ask_extra"):
+    """Note one effect and answer who did; only replicas of the second version know it."""
 
     op_id: UUID

@@ -20,7 +20,9 @@ class What(StrEnum):
     ASK = "ask"
     TRANSFER = "transfer"
     ENTER = "enter"  # in the order of a key
-    EXTRA = "extra"  # what older replicas do not know
+    NEWER = "newer"  # with a field that older replicas do not know
+    EXTRA = "extra"  # a command that older replicas do not know
+    ASK_EXTRA = "ask_extra"  # a request that older replicas do not know
     STALL = "stall"  # a handler that takes long
     BLOCK = "block"  # a handler that keeps everything else in its process from running
 

@@ -2,23 +2,28 @@
 
 `python -m tests.chaos.load history.jsonl --seed 1 --rate 40 --mix '{"apply": 20, "ask": 2}'`. Ends in order on SIGTERM:
 no new calls, and every open one has its end written. A call whose outcome is unknown is repeated under the same id, as
-applications do. In a soak SIGUSR1 makes it pause and say what it holds once no call is open, SIGUSR2 makes it go on.
+applications do. `CHAOS_AGE_S`: its clock is so far behind, and so old is what it sends. In a soak SIGUSR1 makes it
+pause and say what it holds once no call is open, SIGUSR2 makes it go on.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from messaging import MessagingError, Service
-from tests.chaos.contract import Apply, Ask, Enter, Extra, Kill, Spoil, Stall, Transfer
+from messaging.ambient import real_ambient
+from messaging.runtime.seams import Seams
+from tests.chaos.contract import Apply, Ask, AskExtra, Enter, Extra, Kill, NewerApply, Spoil, Stall, Transfer
 from tests.chaos.history import Outcome, What, Writer
 from tests.chaos.resting import answering
 
@@ -29,14 +34,16 @@ _OPEN_MAX: Final = 256
 _TRIES: Final = 4
 _AGAIN_S: Final = 0.5
 
-_Call = Apply | Spoil | Kill | Stall | Transfer | Enter | Extra | Ask
+_Call = Apply | NewerApply | Spoil | Kill | Stall | Transfer | Enter | Extra | Ask | AskExtra
 
 
-_PLAIN: Final[Mapping[What, type[Spoil | Kill | Extra | Ask]]] = {
+_PLAIN: Final[Mapping[What, type[NewerApply | Spoil | Kill | Extra | Ask | AskExtra]]] = {
     What.SPOIL: Spoil,
     What.KILL: Kill,
+    What.NEWER: NewerApply,
     What.EXTRA: Extra,
     What.ASK: Ask,
+    What.ASK_EXTRA: AskExtra,
 }
 
 
@@ -151,7 +158,7 @@ class Load:
 
     async def _try(self, call: _Call, op_id: UUID) -> tuple[Outcome, str]:
         try:
-            if isinstance(call, Ask):
+            if isinstance(call, Ask | AskExtra):
                 await self._service.request(call, message_id=op_id, timeout=CALL_TIMEOUT_S)
             else:
                 await self._service.send(call, message_id=op_id, timeout=CALL_TIMEOUT_S)
@@ -175,11 +182,29 @@ class Load:
                 raise ValueError(f"{what} is prepared elsewhere: an entry has its place in an account")
 
 
+@asynccontextmanager
+async def _caller(age_s: float) -> AsyncIterator[Service]:
+    """Run the service that calls, on a clock that is so far behind."""
+    service, real = Service("load"), real_ambient()
+    old = replace(real, now_ms=lambda: real.now_ms() - round(age_s * 1_000))
+    seams = Seams(
+        settings=service.settings,
+        ambient=old,
+        around=lambda handler: handler.call,
+        on_published=lambda _message, _envelope: None,
+    )
+    await service.start(seams=seams if age_s else None)
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
 async def _main(arguments: argparse.Namespace) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     mix = {What(what): weight for what, weight in json.loads(arguments.mix).items()}
     with arguments.history.open("a") as file:
-        async with Service("load") as service:
+        async with _caller(float(os.environ.get("CHAOS_AGE_S") or 0)) as service:
             load = Load(
                 service,
                 Writer(file),

@@ -59,7 +59,11 @@ async def open_rig(
         service.name: Contract(handles=service.subscriptions) for service in (books, witness, bystander, skeptic)
     }
     # Whoever is granted what a newer version handles may run the older one.
-    newer = replace(chaos.subscriptions, commands=chaos.subscriptions.commands | {("chaos.extra", 1)})
+    newer = replace(
+        chaos.subscriptions,
+        commands=chaos.subscriptions.commands | {("chaos.extra", 1)},
+        requests=chaos.subscriptions.requests | {("chaos.ask_extra", 1)},
+    )
     contracts["chaos"] = Contract(handles=newer)
     contracts["load"] = Contract(handles=Subscriptions())
     init_development(folder / "keys", contracts, ambient=real_ambient(), operator=OPERATOR)

@@ -28,9 +28,11 @@ _EFFECT: Mapping[What, Did] = {
     What.ENTER: Did.ENTERED,
     What.STALL: Did.APPLIED,
     What.BLOCK: Did.APPLIED,
+    What.NEWER: Did.APPLIED,
     What.EXTRA: Did.APPLIED,
+    What.ASK_EXTRA: Did.ANSWERED,
 }
-_PUBLISHES = frozenset({What.APPLY, What.TRANSFER})
+_PUBLISHES = frozenset({What.APPLY, What.NEWER, What.TRANSFER})
 _HOPELESS = frozenset({What.SPOIL, What.KILL})
 
 

@@ -164,6 +164,7 @@ class Rig:
         stall_s: float = 0.0,
         mix: Mapping[What, int] = DEFAULT_MIX,
         through_proxy: bool = False,
+        **variables: str,
     ) -> None:
         """Start a load and wait until the first work is done.
 
@@ -175,6 +176,7 @@ class Rig:
             stall_s: What a handler takes that takes long.
             mix: Weight of each operation.
             through_proxy: Whether it shares the workers' way to the broker.
+            **variables: Further settings of it.
         """
         seed = self.chance.getrandbits(32)
         arguments = [
@@ -184,9 +186,11 @@ class Rig:
         ]
         if self._idle is None:
             self._idle = await count(self.node, self.workers)
-        environment = {**self._environment, **({"MESSAGING_BROKER_URL": self._proxied} if through_proxy else {})}
+        variables |= {"MESSAGING_BROKER_URL": self._proxied} if through_proxy else {}
         since_s = time.time()
-        self.loads.append(Program(arguments, environment=environment, log_file=self.folder / "load.log"))
+        self.loads.append(
+            Program(arguments, environment=self._environment | variables, log_file=self.folder / "load.log")
+        )
         flows = self._begun_since(since_s) if limit else self._works_since(since_s)
         await self._until(flows, _END_TIMEOUT_S, what="first work was done")
 

@@ -6,7 +6,7 @@ Run by `messaging run tests.chaos.worker:chaos`. Variables say how: `CHAOS_DATAB
 them; `CHAOS_COUNT_TASKS_S`, to log as often how many tasks there are; `CHAOS_GROUP`, how many share a transaction;
 `CHAOS_REST_FOLDER`, where to say what the process holds when it is asked (`resting.py`); `CHAOS_LEAK`, what it never
 lets go (`leaking.py`); `CHAOS_LADDER`, the delays of retries, seconds; `CHAOS_VERSION`, 2 for replicas that know one
-command more.
+command and one request more.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from messaging import Context, Reject, RetryPolicy, Service
 from messaging.stores.sql import SqlStore
-from tests.chaos.contract import Applied, Apply, Ask, Enter, Extra, Kill, Spoil, Stall, Transfer
+from tests.chaos.contract import Applied, Apply, Ask, AskExtra, Enter, Extra, Kill, Spoil, Stall, Transfer
 from tests.chaos.leaking import Leaks
 from tests.chaos.ledger import ACCOUNTS, Did, entered, noted
 from tests.chaos.resting import answering
@@ -99,6 +99,12 @@ if os.environ.get("CHAOS_VERSION") == "2":
     async def more(command: Extra, context: Context) -> None:
         """Note."""
         await note(context, command.op_id, Did.APPLIED)
+
+    @chaos.on_request(AskExtra)
+    async def answer_more(request: AskExtra, context: Context) -> str:
+        """Note, and say who did."""
+        await note(context, request.op_id, Did.ANSWERED)
+        return WORKER
 
 
 @chaos.on_command(Spoil)
