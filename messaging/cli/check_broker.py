@@ -75,13 +75,26 @@ async def check_queues(transport: Depths, names: Names, services: Sequence[str])
     """Yield what waits where: work without consumers, dead letters, refused and unauthentic messages."""
     for service in services:
         dead = await transport.depth(names.queue(service, "dead"))
-        if dead is None:
+        if dead is None and not await _has_work(transport, names, service):
             yield fine(f"{service} queues", "none: a mere client, or not started here yet")
             continue
         yield await _consumers(transport, names, service)
-        yield _kept(service, "dead letters", dead.messages, f"look with `messaging dead groups {service}`")
+        if dead is None:
+            words = f"{names.queue(service, 'dead')} is missing: what cannot succeed has nowhere to go"
+            yield failed(
+                f"{service} dead letters", words, remedy="restart the service, or run `messaging topology apply`"
+            )
+        else:
+            yield _kept(service, "dead letters", dead.messages, f"look with `messaging dead groups {service}`")
         yield await _alarming(transport, names, service)
         yield await _samples(transport, names, service)
+
+
+async def _has_work(transport: Depths, names: Names, service: str) -> bool:
+    for part in _WORK:
+        if await transport.depth(names.queue(service, part)) is not None:
+            return True
+    return False
 
 
 async def _consumers(transport: Depths, names: Names, service: str) -> Finding:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from messaging.cli.check_key_life import check_key_life
 from messaging.cli.finding import Finding, failed, fine, warned
 from messaging.cli.key_head import key_files_in, read_head
 from messaging.cli.render import shown_age
@@ -62,6 +63,7 @@ class KeyCheck:
         for keyring in keyrings:
             yield from self._trust(keyring, folder / BUNDLE_FILE)
         if self.bundle is not None:
+            yield from check_key_life(self.bundle, now_ms=self.ambient.now_ms())
             yield from self._bundle(self.bundle)
 
     def _key_file(self, path: Path, keyrings: list[Keyring]) -> Finding:

@@ -1,32 +1,27 @@
-"""Looks for drift: other arguments, policies that break guarantees, bindings that nobody needs, rungs that are stuck.
+"""Looks for drift: what is missing, other arguments, bindings that nobody needs; and what the management API says.
 
-Arguments, bindings and policies come from the management API where the settings name one; AMQP alone tells the first
-argument that differs and nothing of policies, and the findings say so.
+Arguments and bindings come from that API where the settings name one; AMQP alone tells the first argument that differs,
+and nothing of bindings.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from messaging.cli.finding import Finding, failed, fine, warned
-from messaging.cli.management import Management, SeenQueue
+from messaging.cli.management import Management
 from messaging.cli.render import counted
 from messaging.cli.topology_compare import Comparison
-from messaging.core.topology import Names
-from messaging.core.topology_plan import Todo
+from messaging.core.topology import Names, Queue
+from messaging.core.topology_plan import Step, Todo
 from messaging.errors import MessagingError
 
-__all__ = ["check_comparison", "check_management", "check_policies", "check_rungs"]
+__all__ = ["WAY_OUT", "check_comparison", "check_management"]
 
-_WAY_OUT: Final = (
+WAY_OUT: Final = (
     "do not delete it, it holds work: run the new version under another MESSAGING_NAMESPACE, leave the old one running "
     "until its queues are empty, then remove those; or restore the setting"
 )
-# What a policy may set without breaking a promise, and what breaks one: docs/topology.md, "What the versions do".
-_LOSSY: Final = ("message-ttl", "expires", "max-length", "max-length-bytes")
-_REJECTS: Final = "reject-publish"
-_KEEPING: Final = ("commands", "events", "dead", "refused")
-_NOTICES: Final = ("faults", "quarantine")
-_LIMITS: Final = ("max-length", "max-length-bytes")
+_APPLY: Final = "start the service, or run `messaging topology apply`"
 
 
 def check_management(management: Management) -> list[Finding]:
@@ -46,17 +41,20 @@ def check_management(management: Management) -> list[Finding]:
     return findings
 
 
-def check_comparison(name: str, comparison: Comparison) -> list[Finding]:
-    """Return how the topology of a service differs from what it should be."""
+def check_comparison(name: str, comparison: Comparison, names: Names) -> list[Finding]:
+    """Return how the topology of a service differs from what it should be.
+
+    Args:
+        name: The service.
+        comparison: Of what it needs, without delay levels.
+        names: The namespace.
+    """
     check, plan = f"{name} topology", comparison.plan
     findings = []
     for step in plan.of(Todo.DIFFERS):
         words = f"{step.what}: {'; '.join(map(str, step.differences))}"
-        findings.append(failed(check, words, remedy=_WAY_OUT))
-    missing = plan.of(Todo.CREATE)
-    if missing:
-        words = f"{counted(len(missing), 'thing')} missing, the first: {missing[0].what}"
-        findings.append(failed(check, words, remedy="start the service, or run `messaging topology apply`"))
+        findings.append(failed(check, words, remedy=WAY_OUT))
+    findings += _missing(name, comparison, names)
     findings += [
         warned(check, f"{step.what}: no handler needs it", remedy="`messaging topology apply --prune` takes it away")
         for step in plan.of(Todo.UNBIND)
@@ -71,69 +69,25 @@ def check_comparison(name: str, comparison: Comparison) -> list[Finding]:
     return findings
 
 
-def check_policies(queues: Sequence[SeenQueue], names: Names, services: Sequence[str]) -> list[Finding]:
-    """Return which effective policies break what is promised of the services' queues."""
-    roles = {names.queue(service, part): (service, part) for service in services for part in (*_KEEPING, *_NOTICES)}
-    findings = []
-    for queue in queues:
-        service, part = roles.get(queue.name) or (_service_of_rung(queue.name, names, services), "rung")
-        if service and not queue.is_up:
-            findings.append(
-                failed(f"{service} queues", f"{queue.name} does not run", remedy="start the broker's nodes")
-            )
-        broken = _broken(part, queue.effective) if service else ()
-        findings += [
-            failed(
-                f"{service} policies",
-                f"policy {queue.policy!r} on {queue.name} sets {words}",
-                remedy="rabbitmqctl clear_policy, or a pattern that spares the queues of this namespace",
-            )
-            for words in broken
-        ]
-    if not any("policies" in finding.check for finding in findings):
-        findings.append(fine("policies", "none touches what the queues promise"))
-    return findings
+def _missing(name: str, comparison: Comparison, names: Names) -> list[Finding]:
+    missing = comparison.plan.of(Todo.CREATE)
+    gone = {step.thing.name for step in missing if isinstance(step.thing, Queue)}
+    if all(queue.name in gone for queue in comparison.wanted.queues):
+        # Never started here: that is one thing to say, not three.
+        return _first_of(missing, f"{name} topology", "")
+    dead = names.queue(name, "dead")
+    rungs = [step for step in missing if step.name.startswith(names.rung_prefix(name))]
+    graves = [step for step in missing if step.name in (dead, names.undeliverable_exchange(name))]
+    rest = [step for step in missing if step not in rungs and step not in graves]
+    return [
+        *_first_of(rest, f"{name} topology", ""),
+        *_first_of(rungs, f"{name} rungs", ": what fails cannot wait for its next try, and is not acknowledged"),
+        *_first_of(graves, f"{name} dead letters", ": what cannot succeed has nowhere to go, and is not acknowledged"),
+    ]
 
 
-def _broken(part: str, effective: Mapping[str, Any]) -> list[str]:
-    if part in _NOTICES:
+def _first_of(missing: Sequence[Step], check: str, harm: str) -> list[Finding]:
+    if not missing:
         return []
-    found = []
-    overflow = effective.get("overflow")
-    if overflow is not None and overflow != _REJECTS:
-        found.append(f"overflow={overflow}, which drops messages without a word")
-    for key in _LOSSY:
-        # A bound that rejects makes publishers wait; `drop-head` is told above.
-        if key in effective and key not in _LIMITS:
-            found.append(f"{key}={effective[key]}, which takes messages away")
-        elif key in effective and overflow is None and part == "rung":
-            found.append(f"{key}={effective[key]}, which stops retries when it is reached")
-    if "delivery-limit" in effective and part in ("dead", "refused"):
-        found.append(f"delivery-limit={effective['delivery-limit']}: looking at a letter so often takes it away")
-    return found
-
-
-def _service_of_rung(queue: str, names: Names, services: Sequence[str]) -> str:
-    return next((service for service in services if queue.startswith(names.rung_prefix(service))), "")
-
-
-def check_rungs(queues: Sequence[SeenQueue], names: Names, services: Sequence[str]) -> list[Finding]:
-    """Return which rungs cannot let go of what they have held long enough.
-
-    AMQP does not tell: what has expired and finds no room is counted apart.
-    """
-    findings = []
-    for service in services:
-        rungs = [queue for queue in queues if queue.name.startswith(names.rung_prefix(service))]
-        stuck = [queue for queue in rungs if queue.dead_lettering]
-        findings += [
-            warned(
-                f"{service} rungs",
-                f"{counted(queue.dead_lettering, 'message')} cannot leave {queue.name}",
-                remedy="the queue they come back to is full or down: look at its policy and its node",
-            )
-            for queue in stuck
-        ]
-        if rungs and not stuck:
-            findings.append(fine(f"{service} rungs", "let go of what they hold"))
-    return findings
+    words = f"{counted(len(missing), 'thing')} missing, the first: {missing[0].what}"
+    return [failed(check, words + harm, remedy=_APPLY)]

@@ -8,11 +8,14 @@ import typer
 
 from messaging.ambient import real_ambient
 from messaging.cli.check_broker import check_broker, check_queues
+from messaging.cli.check_clock import check_clock
 from messaging.cli.check_dead_age import check_dead_age
 from messaging.cli.check_keys import KeyCheck
+from messaging.cli.check_ladders import check_delays, check_stuck
+from messaging.cli.check_policies import check_policies
 from messaging.cli.check_store import check_store
 from messaging.cli.check_tls import check_tls
-from messaging.cli.check_topology import check_comparison, check_management, check_policies, check_rungs
+from messaging.cli.check_topology import check_comparison, check_management
 from messaging.cli.dead_select import age_s
 from messaging.cli.finding import Finding, State, failed, fine, worst
 from messaging.cli.link import connected
@@ -20,6 +23,8 @@ from messaging.cli.load import load_service
 from messaging.cli.management import management_of
 from messaging.cli.render import line, print_json, text
 from messaging.cli.topology_compare import compare
+from messaging.cli.topology_wanted import WithDelays, wanted_of
+from messaging.core.delays import delay_topology
 from messaging.errors import ConfigurationError, MessagingError
 from messaging.service import Service
 from messaging.settings import Settings
@@ -45,6 +50,7 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    delays: WithDelays = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check settings, broker, keys, trust, clock, queues and what waits in them; each with its remedy.
@@ -54,7 +60,7 @@ def doctor(
     Example: [bold]messaging doctor --from services.orders:orders[/bold]
     """
     services = [load_service(source) for source in sources or ()]
-    findings = _examine(services, None if dead_age is None else age_s(dead_age))
+    findings = _examine(services, None if dead_age is None else age_s(dead_age), delays=delays)
     state = worst(findings)
     if as_json:
         print_json({"state": state.word, "checks": [_record(finding) for finding in findings]})
@@ -64,7 +70,7 @@ def doctor(
     raise typer.Exit(int(state))
 
 
-def _examine(services: Sequence[Service], dead_age_s: float | None) -> list[Finding]:
+def _examine(services: Sequence[Service], dead_age_s: float | None, *, delays: bool) -> list[Finding]:
     try:
         settings = Settings()
     except ConfigurationError as error:
@@ -74,7 +80,7 @@ def _examine(services: Sequence[Service], dead_age_s: float | None) -> list[Find
     findings += keys.findings()
     known = {service.name for service in services} | set(() if keys.bundle is None else keys.bundle.services)
     findings += asyncio.run(_examine_stores(settings, services))
-    findings += asyncio.run(_examine_broker(settings, services, sorted(known), dead_age_s))
+    findings += asyncio.run(_examine_broker(settings, services, sorted(known), dead_age_s, delays=delays))
     return findings
 
 
@@ -83,7 +89,7 @@ async def _examine_stores(settings: Settings, services: Sequence[Service]) -> li
 
 
 async def _examine_broker(
-    settings: Settings, services: Sequence[Service], known: Sequence[str], dead_age_s: float | None
+    settings: Settings, services: Sequence[Service], known: Sequence[str], dead_age_s: float | None, *, delays: bool
 ) -> list[Finding]:
     if settings.is_embedded:
         return [fine("broker", "embedded (memory://): it lives inside one process, there is nothing to look at")]
@@ -93,10 +99,9 @@ async def _examine_broker(
         return findings
     names = settings.names
     try:
-        findings += _examine_policies(settings, known)
+        findings += _examine_management(settings, known)
         for service in services:
-            wanted = names.of_service(service.name, service.subscriptions)
-            findings += check_comparison(service.name, await compare(settings, [service], wanted, recorded=None))
+            findings += await _examine_topology(settings, service, delays=delays)
         async with connected(settings, name="doctor") as transport:
             findings += [finding async for finding in check_queues(transport, names, known)]
             if dead_age_s is not None:
@@ -107,15 +112,27 @@ async def _examine_broker(
     return findings
 
 
-def _examine_policies(settings: Settings, known: Sequence[str]) -> list[Finding]:
+async def _examine_topology(settings: Settings, service: Service, *, delays: bool) -> list[Finding]:
+    names = settings.names
+    wanted = wanted_of(service, names, delays=False)
+    findings = check_comparison(service.name, await compare(settings, [service], wanted, recorded=None), names)
+    if service.subscriptions.commands:
+        levels = await compare(settings, [service], delay_topology(names, service.name), recorded=None)
+        findings += check_delays(service.name, levels, are_wanted=delays)
+    return findings
+
+
+def _examine_management(settings: Settings, known: Sequence[str]) -> list[Finding]:
     management = management_of(settings)
     if management is None:
-        return [fine("policies", "not looked at, nor rungs: AMQP does not tell; MESSAGING_MANAGEMENT_URL would")]
+        words = "not looked at, nor feature flags, stuck rungs and the broker's clock: AMQP does not tell them"
+        return [fine("policies", f"{words}; MESSAGING_MANAGEMENT_URL would")]
     findings = check_management(management)
     if findings[0].state is not State.FAIL:
-        queues = management.queues()
-        findings += check_policies(queues, settings.names, known)
-        findings += check_rungs(queues, settings.names, known)
+        findings += check_clock(management, real_ambient())
+        queues, names = management.queues(), settings.names
+        findings += check_policies(queues, management.ruled_exchanges(), names, known)
+        findings += check_stuck(queues, names, known)
     return findings
 
 

@@ -9,6 +9,7 @@ import json
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -17,7 +18,7 @@ from messaging.core.topology_plan import TYPE, Existing
 from messaging.errors import ConfigurationError, ConnectionLostError
 from messaging.settings import Settings
 
-__all__ = ["Management", "SeenQueue", "management_of"]
+__all__ = ["Management", "SeenExchange", "SeenQueue", "management_of"]
 
 _TIMEOUT_S: Final = 10.0
 _ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
@@ -46,6 +47,20 @@ class SeenQueue:
     consumers: int = 0
     dead_lettering: int = 0
     is_up: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenExchange:
+    """An exchange that a policy applies to.
+
+    Attributes:
+        name, policy: Its name, and the policy's.
+        alternate: The exchange that takes what this one cannot route, by that policy; None: it says nothing of that.
+    """
+
+    name: str
+    policy: str
+    alternate: str | None = None
 
 
 class Management:
@@ -85,6 +100,27 @@ class Management:
         """Return the queues of the virtual host."""
         return [_queue(entry) for entry in self._list(f"queues/{self._vhost}")]
 
+    def ruled_exchanges(self) -> Sequence[SeenExchange]:
+        """Return the exchanges of the virtual host that a policy applies to."""
+        definitions = {str(entry["name"]): entry.get("definition") for entry in self._list(f"policies/{self._vhost}")}
+        return [
+            SeenExchange(
+                name=str(entry["name"]),
+                policy=str(entry["policy"]),
+                alternate=_mapping(definitions.get(str(entry["policy"]))).get("alternate-exchange"),
+            )
+            for entry in self._list(f"exchanges/{self._vhost}")
+            if entry.get("policy")
+        ]
+
+    def now_ms(self) -> int | None:
+        """Return the broker's time in Unix milliseconds, of whole seconds; None when its answers tell none."""
+        _, told, _ = self._get("overview")
+        try:
+            return None if told is None else int(parsedate_to_datetime(told).timestamp() * 1000)
+        except ValueError:
+            return None
+
     def existing(self) -> Existing:
         """Return exchanges, queues and bindings of the virtual host."""
         exchanges = self._list(f"exchanges/{self._vhost}")
@@ -110,13 +146,18 @@ class Management:
         return answer
 
     def _ask(self, path: str) -> Any:
+        status, _, body = self._get(path)
+        return self._read(path, status, body)
+
+    def _get(self, path: str) -> tuple[int, str | None, bytes]:
+        """Return status, time and body of an answer."""
         kind = http.client.HTTPSConnection if self._is_safe else http.client.HTTPConnection
         words: dict[str, Any] = {"context": ssl.create_default_context()} if self._is_safe else {}
         connection = kind(self._host, self._port, timeout=_TIMEOUT_S, **words)
         try:
             connection.request("GET", f"{self._path}/api/{path}", headers=self._headers)
             answer = connection.getresponse()
-            body = answer.read(_ANSWER_MAX_BYTES)
+            return answer.status, answer.getheader("Date"), answer.read(_ANSWER_MAX_BYTES)
         except (OSError, http.client.HTTPException) as error:
             raise ConnectionLostError(
                 f"no management API at {self.address}: {error}; enable rabbitmq_management, or unset "
@@ -124,7 +165,6 @@ class Management:
             ) from error
         finally:
             connection.close()
-        return self._read(path, answer.status, body)
 
     def _read(self, path: str, status: int, body: bytes) -> Any:
         if status in (401, 403):

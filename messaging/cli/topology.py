@@ -6,7 +6,7 @@ Services declare it themselves when they start. `apply` is for installations whe
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -121,14 +121,22 @@ def apply(
     audit: Annotated[
         bool, typer.Option("--audit", help="Make the audit stream too: records of replays and discards.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would do, as `plan`, and do nothing.")
+    ] = False,
 ) -> None:
     """Make exist at the broker what the services need. What is there already stays as it is.
 
-    Exit codes: 0 done, 1 something exists with other arguments (both are shown), 3 no broker.
+    Nothing is taken away but bindings, and those by `--prune` and `--partitions-before` alone.
+
+    Exit codes: 0 done, 1 something exists with other arguments (both are shown), 3 no broker; of --dry-run those of
+    `plan`.
 
     Example: [bold]messaging topology apply services.users:users services.orders:orders[/bold]
     """
     services = [load_service(target) for target in targets]
+    if dry_run:
+        _rehearse(services, recorded, partitions_before, delays=delays)
     surplus = asyncio.run(_compared(services, recorded, delays=delays)).surplus if prune else ()
     if prune and recorded is None and all(service.settings.management_url is None for service in services):
         raise UsageError(
@@ -155,6 +163,17 @@ def apply(
 
 
 app.command()(export)
+
+
+def _rehearse(
+    services: list[Service], recorded: Path | None, partitions_before: int | None, *, delays: bool
+) -> NoReturn:
+    comparison = asyncio.run(_compared(services, recorded, delays=delays))
+    show_comparison(comparison)
+    for service in services if partitions_before is not None else ():
+        for binding in _stale(service, comparison.wanted, partitions_before or 0):
+            line(f"- binding of queue {binding.queue} to exchange {binding.exchange} by {binding.routing_key} would go")
+    raise typer.Exit(Exit.OK if comparison.plan.is_empty else Exit.FAILURE)
 
 
 async def _compared(services: list[Service], recorded: Path | None, *, delays: bool) -> Comparison:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from messaging.core.topology import Argument, Binding, Exchange, Names, Topology
+from messaging.core.topology import Argument, Binding, Exchange, Names, Queue, Topology
 
 __all__ = ["Difference", "Existing", "Plan", "Step", "Todo", "plan_topology"]
 
@@ -47,13 +47,22 @@ class Step:
         todo: What it asks for.
         what: The thing, in words.
         differences: Of DIFFERS: argument by argument.
-        binding: Of UNBIND.
+        thing: The exchange or queue that is missing or differs.
+        binding: The one that is missing, or not needed.
     """
 
     todo: Todo
     what: str
     differences: tuple[Difference, ...] = ()
+    thing: Exchange | Queue | None = None
     binding: Binding | None = None
+
+    @property
+    def name(self) -> str:
+        """The exchange or queue that it is about; of a binding the queue."""
+        if self.binding is not None:
+            return self.binding.queue
+        return "" if self.thing is None else self.thing.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +105,15 @@ def plan_topology(wanted: Topology, existing: Existing, *, names: Names, service
         names: The namespace.
         services: The services that `wanted` is all of: only what is theirs can be left over.
     """
+    services = tuple(services)
     prefixes = [names.queue(service, "") for service in services]
     owned = tuple(f"{prefix}{part}" for prefix in prefixes for part in _OF_HANDLERS)
-    steps = [
-        _step(f"exchange {one.name}", _exchange(one), existing.exchanges.get(one.name)) for one in wanted.exchanges
-    ]
-    steps += [_step(f"queue {one.name}", one.arguments, existing.queues.get(one.name)) for one in wanted.queues]
+    steps = [_step(one, _exchange(one), existing.exchanges.get(one.name)) for one in wanted.exchanges]
+    steps += [_step(one, one.arguments, existing.queues.get(one.name)) for one in wanted.queues]
     found: list[Step] = [step for step in steps if step is not None]
     if existing.bindings is not None:
-        found += _bindings(wanted, existing, existing.bindings, owned)
+        levels = tuple(names.delay(service) for service in services)
+        found += _bindings(wanted, existing, existing.bindings, owned, levels)
     needed = {queue.name for queue in wanted.queues}
     found += [
         Step(todo=Todo.LEFT_OVER, what=f"queue {name}")
@@ -114,28 +123,43 @@ def plan_topology(wanted: Topology, existing: Existing, *, names: Names, service
     return Plan(steps=tuple(found))
 
 
-def _bindings(wanted: Topology, existing: Existing, bindings: frozenset[Binding], owned: tuple[str, ...]) -> list[Step]:
+def _bindings(
+    wanted: Topology,
+    existing: Existing,
+    bindings: frozenset[Binding],
+    owned: tuple[str, ...],
+    levels: tuple[str, ...],
+) -> list[Step]:
     needed = frozenset(wanted.bindings)
-    steps = [Step(todo=Todo.CREATE, what=_binding(binding)) for binding in wanted.bindings if binding not in bindings]
+    steps = [
+        Step(todo=Todo.CREATE, what=_binding(binding), binding=binding)
+        for binding in wanted.bindings
+        if binding not in bindings
+    ]
     surplus = sorted(bindings - needed, key=lambda binding: (binding.queue, binding.exchange, binding.routing_key))
     steps += [
         Step(todo=Todo.UNBIND, what=_binding(binding), binding=binding)
         for binding in surplus
-        # The default exchange binds every queue by its name; nobody can take that away.
-        if binding.exchange and binding.queue.startswith(owned) and binding.queue in existing.queues
+        # The default exchange binds every queue by its name; nobody can take that away. And delay levels are made on
+        # purpose, for others: no handler tells whether somebody needs their ways out.
+        if binding.exchange
+        and not binding.exchange.startswith(levels)
+        and binding.queue.startswith(owned)
+        and binding.queue in existing.queues
     ]
     return steps
 
 
-def _step(what: str, wanted: Mapping[str, Argument], found: Mapping[str, Argument] | None) -> Step | None:
+def _step(thing: Exchange | Queue, wanted: Mapping[str, Argument], found: Mapping[str, Argument] | None) -> Step | None:
+    what = f"{'queue' if isinstance(thing, Queue) else 'exchange'} {thing.name}"
     if found is None:
-        return Step(todo=Todo.CREATE, what=what)
+        return Step(todo=Todo.CREATE, what=what, thing=thing)
     differences = tuple(
         Difference(argument=key, wanted=wanted.get(key), found=found.get(key))
         for key in sorted({*wanted, *found})
         if wanted.get(key) != found.get(key)
     )
-    return Step(todo=Todo.DIFFERS, what=what, differences=differences) if differences else None
+    return Step(todo=Todo.DIFFERS, what=what, differences=differences, thing=thing) if differences else None
 
 
 def _exchange(exchange: Exchange) -> dict[str, Argument]:

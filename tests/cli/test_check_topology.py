@@ -1,61 +1,22 @@
 """Drift: each finding once without a broker, and once with a fault planted into a real one."""
 
 import asyncio
-import json
 from typing import Any
 
 import aiormq
 import pytest
 
-from messaging.cli.check_topology import check_comparison, check_management, check_policies, check_rungs
+from messaging.cli.check_topology import check_comparison, check_management
 from messaging.cli.finding import State
-from messaging.cli.management import Management, SeenQueue
+from messaging.cli.management import Management
 from messaging.cli.topology_compare import Comparison
-from messaging.core.topology import Names, Topology
-from messaging.core.topology_plan import Difference, Plan, Step, Todo
+from messaging.core.topology import Names, Subscriptions, Topology
+from messaging.core.topology_plan import TYPE, Difference, Existing, Plan, Step, Todo, plan_topology
 from tests.support.dead_shop import PlaceOrder
-from tests.support.installation import Installation, until
-from tests.support.managed import ManagedNode
+from tests.support.installation import Installation
 
 NAMES = Names("shopping")
-
-
-@pytest.mark.parametrize(
-    ("part", "policy", "state"),
-    [
-        ("commands", {}, State.OK),
-        ("commands", {"overflow": "drop-head"}, State.FAIL),
-        ("events", {"message-ttl": 1000}, State.FAIL),
-        ("dead", {"expires": 1000}, State.FAIL),
-        ("refused", {"delivery-limit": 20}, State.FAIL),
-        ("commands", {"delivery-limit": 20}, State.OK),
-        ("commands", {"max-length": 5, "overflow": "reject-publish"}, State.OK),
-        ("commands", {"max-length": 5, "overflow": "drop-head"}, State.FAIL),
-        ("retry.1000", {"max-length": 5}, State.FAIL),
-        ("faults", {"overflow": "drop-head"}, State.OK),
-        ("quarantine", {"max-length": 5}, State.OK),
-        ("commands", {"queue-master-locator": "min-masters"}, State.OK),
-    ],
-)
-def test_policies_that_break_a_promise_are_told(part: str, policy: dict[str, Any], state: State) -> None:
-    queue = SeenQueue(name=NAMES.queue("shop", part), arguments={}, policy="p", effective=policy)
-
-    found = check_policies([queue], NAMES, ["shop"])
-
-    assert max(finding.state for finding in found) is state
-    assert all(queue.name in finding.words for finding in found if finding.state is State.FAIL)
-
-
-def test_queues_of_others_are_nobodys_business() -> None:
-    foreign = SeenQueue(name="foreign", arguments={}, policy="p", effective={"overflow": "drop-head"})
-
-    assert [finding.state for finding in check_policies([foreign], NAMES, ["shop"])] == [State.OK]
-
-
-def test_a_queue_that_does_not_run_is_told() -> None:
-    down = SeenQueue(name=NAMES.queue("shop", "commands"), arguments={}, is_up=False)
-
-    assert "does not run" in check_policies([down], NAMES, ["shop"])[0].words
+WANTED = NAMES.of_service("shop", Subscriptions(commands=frozenset({("shop.place", 1)}), rungs_ms=(1000, 5000)))
 
 
 def test_a_difference_comes_argument_by_argument_with_a_way_out() -> None:
@@ -67,7 +28,7 @@ def test_a_difference_comes_argument_by_argument_with_a_way_out() -> None:
         Step(todo=Todo.LEFT_OVER, what="queue s"),
     )
 
-    found = check_comparison("shop", Comparison(wanted=Topology(), plan=Plan(steps=steps)))
+    found = check_comparison("shop", Comparison(wanted=WANTED, plan=Plan(steps=steps)), NAMES)
 
     assert [finding.state for finding in found] == [State.FAIL, State.FAIL, State.WARN, State.WARN]
     assert found[0].words == "queue q: x-delivery-limit: wanted 100, found 20"
@@ -75,16 +36,45 @@ def test_a_difference_comes_argument_by_argument_with_a_way_out() -> None:
     assert "do not delete it" in str(found[0].remedy)
 
 
-def test_a_rung_that_does_not_let_go_is_told() -> None:
-    stuck = SeenQueue(name=NAMES.rung("shop", 1000), arguments={}, dead_lettering=1)
-    well = SeenQueue(name=NAMES.rung("shop", 5000), arguments={})
+def without(*names: str) -> Comparison:
+    """Return what is found where queues and exchanges of these names are gone, with their bindings."""
+    there = Existing(
+        exchanges={one.name: {TYPE: one.type, **one.arguments} for one in WANTED.exchanges if one.name not in names},
+        queues={one.name: one.arguments for one in WANTED.queues if one.name not in names},
+        bindings=frozenset(one for one in WANTED.bindings if one.queue not in names and one.exchange not in names),
+    )
+    return Comparison(wanted=WANTED, plan=plan_topology(WANTED, there, names=NAMES, services=["shop"]))
 
-    [warning] = check_rungs([stuck, well], NAMES, ["shop"])
-    [calm] = check_rungs([well], NAMES, ["shop"])
 
-    assert (warning.state, calm.state) == (State.WARN, State.OK)
-    assert warning.words == f"1 message cannot leave {stuck.name}"
-    assert check_rungs([], NAMES, ["shop"]) == []
+def test_a_rung_that_is_missing_is_told_apart() -> None:
+    [found] = check_comparison("shop", without(NAMES.rung("shop", 5000)), NAMES)
+
+    assert (found.check, found.state) == ("shop rungs", State.FAIL)
+    assert f"exchange {NAMES.rung('shop', 5000)}: what fails cannot wait" in found.words
+    assert "messaging topology apply" in str(found.remedy)
+
+
+@pytest.mark.parametrize("part", ["dead", "undeliverable"])
+def test_a_way_to_the_dead_letters_that_is_missing_is_told_apart(part: str) -> None:
+    [found] = check_comparison("shop", without(NAMES.queue("shop", part)), NAMES)
+
+    assert (found.check, found.state) == ("shop dead letters", State.FAIL)
+    assert "what cannot succeed has nowhere to go" in found.words
+
+
+def test_a_service_that_was_never_started_is_one_finding() -> None:
+    own = [one.name for one in WANTED.exchanges] + [one.name for one in WANTED.queues]
+    own = [name for name in own if ".shop." in name]
+
+    [found] = check_comparison("shop", without(*own), NAMES)
+
+    assert (found.check, found.state) == ("shop topology", State.FAIL)
+
+
+def test_a_client_whose_exchanges_are_there_is_well() -> None:
+    [found] = check_comparison("shop", Comparison(wanted=Topology(), plan=Plan(steps=())), NAMES)
+
+    assert found.state is State.OK
 
 
 def test_a_management_api_that_does_not_answer_is_a_finding() -> None:
@@ -122,20 +112,6 @@ class TestPlanted:
         for check in ("management", "feature flags", "policies", "shop topology"):
             assert [entry["state"] for entry in found[check]] == ["ok"], found[check]
 
-    def test_a_lossy_policy(self, managed: Installation, managed_node: ManagedNode) -> None:
-        managed.call("topology", "apply", "shop:shop")
-        policy = json.dumps({"max-length": 10, "overflow": "drop-head"})
-        managed_node.ctl("set_policy", "test", f"^{managed.namespace}\\.", policy, "--apply-to", "queues")
-
-        # The API's numbers are some seconds old.
-        until(lambda: len(checks(managed).get("shop policies", ())) > 1, what="the API sees the policy")
-        result = managed.call("doctor", "--from", "shop:shop")
-
-        assert result.exit_code == 2
-        assert f"{managed.namespace}.shop.commands sets overflow=drop-head" in result.stdout
-        assert f"{managed.namespace}.shop.dead sets overflow=drop-head" in result.stdout
-        assert "clear_policy" in result.stdout
-
     @pytest.mark.parametrize("is_managed", [True, False])
     def test_a_queue_with_other_arguments(
         self, managed: Installation, monkeypatch: pytest.MonkeyPatch, is_managed: bool
@@ -171,28 +147,6 @@ class TestPlanted:
         [stale] = checks(managed)["shop topology"]
         assert stale["state"] == "warn"
         assert "shop.forgotten.v1" in stale["words"]
-
-    def test_a_rung_whose_way_back_is_blocked(self, managed: Installation, managed_node: ManagedNode) -> None:
-        managed.call("topology", "apply", "shop:shop")
-        prefix = f"{managed.namespace}.shop"
-        policy = json.dumps({"max-length": 0, "overflow": "reject-publish"})
-        managed_node.ctl("set_policy", "test", f"^{prefix}\\.commands$", policy, "--apply-to", "queues")
-
-        async def retry(channel: aiormq.abc.AbstractChannel) -> None:
-            # A full queue tells a publisher so only after one message too many: they must not all come at once.
-            for _ in range(10):
-                await channel.basic_publish(
-                    b"x", exchange=f"{prefix}.retry.1000", routing_key=f"{prefix}.commands", mandatory=True
-                )
-                await asyncio.sleep(0.2)
-
-        asyncio.run(on_channel(managed, retry))
-
-        def is_told() -> bool:
-            words = checks(managed)["shop rungs"][0]["words"]
-            return f"cannot leave {prefix}.retry.1000" in words
-
-        until(is_told, what="the API sees what is stuck", timeout_s=40.0)
 
     def test_a_command_without_consumers_and_an_old_dead_letter(self, managed: Installation) -> None:
         assert PlaceOrder.__contract__ is not None

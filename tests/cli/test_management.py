@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,6 +81,36 @@ def test_stable_flags_that_are_off_are_listed() -> None:
     ]
     with answering({"/api/feature-flags": (200, json.dumps(flags).encode())}) as url:
         assert Management(url, vhost="/").disabled_flags() == ["a", "b"]
+
+
+def test_exchanges_that_a_policy_rules_come_with_what_it_says_of_the_rest() -> None:
+    exchanges = [
+        {"name": "commands", "policy": "elsewhere"},
+        {"name": "events", "policy": "federated"},
+        {"name": "odd", "policy": "gone meanwhile"},
+        {"name": "free"},
+    ]
+    policies = [
+        {"name": "elsewhere", "definition": {"alternate-exchange": "a"}},
+        {"name": "federated", "definition": {"federation-upstream-set": "all"}},
+    ]
+    answers = {
+        "/api/exchanges/%2F": (200, json.dumps(exchanges).encode()),
+        "/api/policies/%2F": (200, json.dumps(policies).encode()),
+    }
+
+    with answering(answers) as url:
+        found = Management(url, vhost="/").ruled_exchanges()
+
+    assert [(one.name, one.alternate) for one in found] == [("commands", "a"), ("events", None), ("odd", None)]
+
+
+def test_each_answer_tells_the_time() -> None:
+    with answering({}) as url:
+        found_ms = Management(url, vhost="/").now_ms()
+
+    assert found_ms is not None
+    assert abs(found_ms / 1000 - time.time()) < 60
 
 
 def test_settings_without_it_name_none_and_it_is_never_shown() -> None:

@@ -125,6 +125,23 @@ class TestPlan:
         assert "not checked: bindings: AMQP cannot list them" in first.stderr
         assert {step["todo"] for step in second["steps"]} == {"create"}
 
+    def test_apply_says_the_same_when_it_is_told_to_do_nothing(self, quiet: Installation) -> None:
+        planned = quiet.call("topology", "plan", "shop:shop")
+
+        rehearsed = quiet.call("topology", "apply", "shop:shop", "--dry-run", "--delays", "--partitions-before", "2")
+
+        assert rehearsed.exit_code == 1
+        assert set(planned.stdout.splitlines()) < set(rehearsed.stdout.splitlines())
+        assert f"+ queue {quiet.namespace}.shop.delay.00" in rehearsed.stdout
+        assert quiet.call("topology", "plan", "shop:shop").stdout == planned.stdout
+
+    def test_delay_levels_stay_when_bindings_are_pruned_without_a_word_of_them(self, managed: Installation) -> None:
+        managed.call("topology", "apply", "shop:shop", "--delays")
+
+        assert managed.call("topology", "apply", "shop:shop", "--prune").exit_code == 0
+
+        assert managed.call("topology", "plan", "shop:shop", "--delays").exit_code == 0
+
     def test_after_apply_nothing_is_left_to_do(self, quiet: Installation) -> None:
         quiet.call("topology", "apply", "shop:shop")
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from messaging.core.delays import delay_topology
 from messaging.core.topology import Argument, Binding, Names, Subscriptions, Topology
 from messaging.core.topology_plan import TYPE, Difference, Existing, Plan, Todo, plan_topology
 
@@ -75,6 +76,21 @@ def test_a_binding_without_a_handler_is_to_be_taken_away() -> None:
     assert [step.binding for step in found.steps] == [stale]
     assert found.steps[0].todo is Todo.UNBIND
     assert found.steps[0].what == f"binding of queue {COMMANDS} to exchange {NAMES.commands} by orders.cancel.v1"
+
+
+def test_delay_levels_that_others_need_are_not_taken_away() -> None:
+    assert plan(existing(WANTED + delay_topology(NAMES, "orders"))).is_empty
+
+
+def test_a_step_names_what_it_is_about() -> None:
+    there = existing()
+    queues = {name: arguments for name, arguments in there.queues.items() if name != COMMANDS}
+    bound = frozenset(binding for binding in WANTED.bindings if binding.queue != COMMANDS)
+
+    found = plan(replace(there, queues=queues, bindings=bound)).steps
+
+    assert {step.name for step in found} == {COMMANDS}
+    assert [step.thing is None for step in found] == [False, True, True]
 
 
 def test_a_missing_binding_is_to_be_made() -> None:
