@@ -4,6 +4,9 @@ Linux ends the program when its parent dies, by SIGKILL: the tests may have been
 process hears nothing else. A program asks for that itself and only then becomes what it shall be, under the same id; no
 code of ours runs between fork and exec. Elsewhere than on Linux it just becomes it.
 
+Ctrl-C reaches it, whoever runs the tests: a shell that starts something in the background lets it ignore that, and what
+is ignored stays so in all programs that come of it.
+
 The kernel watches the thread that started the program, so that one must live as long as the program may.
 """
 
@@ -24,6 +27,7 @@ def guarded(program: str, *arguments: str) -> list[str]:
 
 
 def _main(parent: int, command: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

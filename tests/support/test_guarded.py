@@ -66,6 +66,20 @@ def test_a_signal_reaches_it() -> None:
     assert program.returncode == -signal.SIGTERM
 
 
+def test_ctrl_c_reaches_it_where_the_tests_themselves_ignore_it() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        program = subprocess.Popen(guarded("/bin/sh", "-c", "echo up; exec sleep 600"), stdout=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        program.send_signal(signal.SIGINT)
+
+    assert program.returncode == -signal.SIGINT
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program that its parent died")
 def test_it_does_not_begin_when_its_parent_has_died_already() -> None:
     command = guarded("/bin/sh", "-c", "echo began")
