@@ -19,7 +19,7 @@ from messaging.errors import ConfigurationError
 from messaging.stores.base import StoreUnavailableError
 from messaging.stores.sql.capability import has_short_ways
 from messaging.stores.sql.schema import metadata
-from messaging.stores.sql.turns import TurnConnection, connect
+from messaging.stores.sql.turns import BEGIN_WRITING, TurnConnection, connect
 
 __all__ = ["Database"]
 
@@ -161,13 +161,16 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
+    if isinstance(connection, TurnConnection):
+        # Databases in memory have another mode, and some file systems know no shared memory.
+        connection.is_write_ahead = cursor.fetchone() == ("wal",)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
     cursor.close()
 
 
 def _begin_sqlite(connection: Any) -> None:
-    begin = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_IMMEDIATE) else "BEGIN"
+    begin = BEGIN_WRITING if connection.get_execution_options().get(_IMMEDIATE) else "BEGIN"
     adapter = connection.connection.dbapi_connection
     if isinstance(adapter, TurnConnection):
         adapter.begin_with(begin)

@@ -3,14 +3,16 @@
 A turn goes to the thread and back: two wake-ups, and the wait for the interpreter at both ends. That is most of what a
 small statement costs. The adapter takes one turn each for a cursor, the statement, its rows and the end of the cursor;
 here the thread does all of it at once. The begin of a transaction goes with its first statement, what `before_commit`
-was given goes with the commit, and a rollback after a commit takes no turn.
+was given goes with the commit, and a rollback after a commit takes no turn. Nor does a row that goes in quickly, once
+the transaction has the writer's lock (`quick.py`).
 """
 
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.dialects.sqlite.aiosqlite import (
     AsyncAdapt_aiosqlite_connection,
@@ -19,7 +21,12 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
 )
 from sqlalchemy.util import await_only
 
-__all__ = ["TurnConnection", "connect"]
+from messaging.stores.sql.quick import IN_A_ROW_MAX, Pace
+
+__all__ = ["BEGIN_WRITING", "TurnConnection", "connect"]
+
+BEGIN_WRITING: Final = "BEGIN IMMEDIATE"
+"""Begins a transaction with the writer's lock."""
 
 
 class _TurnCursor(AsyncAdapt_aiosqlite_cursor):
@@ -35,15 +42,15 @@ class _TurnCursor(AsyncAdapt_aiosqlite_cursor):
         return cursor
 
     async def _execute_async(self, operation: Any, parameters: Any) -> Any:
-        await self._run(_executed, operation, () if parameters is None else parameters)
-
-    async def _executemany_async(self, operation: Any, seq_of_parameters: Any) -> Any:
-        await self._run(_executed_many, operation, seq_of_parameters)
-
-    async def _run(self, work: Callable[..., tuple[Any, list[Any]]], operation: Any, parameters: Any) -> None:
         connection: Any = self._adapt_connection
         async with connection._execute_mutex:  # noqa: SLF001 - the adapter is extended here
-            self._cursor, rows = await connection.turn(work, operation, parameters)
+            self._cursor, rows = await connection.executed(operation, () if parameters is None else parameters)
+            self._rows = deque(rows)
+
+    async def _executemany_async(self, operation: Any, seq_of_parameters: Any) -> Any:
+        connection: Any = self._adapt_connection
+        async with connection._execute_mutex:  # noqa: SLF001 - the adapter is extended here
+            self._cursor, rows = await connection.turn(_executed_many, operation, seq_of_parameters)
             self._rows = deque(rows)
 
 
@@ -61,16 +68,35 @@ class _StreamCursor(AsyncAdapt_aiosqlite_ss_cursor):
 class TurnConnection(AsyncAdapt_aiosqlite_connection):
     """A connection of SQLAlchemy's adapter; streams have their own cursors, which fetch as they go."""
 
-    __slots__ = ("_begin", "_is_clean", "_last")
+    __slots__ = (
+        "_at_once",
+        "_begin",
+        "_finished",
+        "_has_lock",
+        "_is_clean",
+        "_last",
+        "_may_skip",
+        "_pace",
+        "_started",
+        "is_write_ahead",
+    )
     _cursor_cls = _TurnCursor
     _ss_cursor_cls = _StreamCursor
 
-    def __init__(self, dbapi: Any, connection: Any) -> None:
+    def __init__(self, dbapi: Any, connection: Any, *, may_skip: bool = False) -> None:
         super().__init__(dbapi, connection)
         # How the transaction that SQLAlchemy has begun is still to begin.
         self._begin: str | None = None
         self._is_clean = True
         self._last: list[Callable[[sqlite3.Connection], None]] = []
+        # Whether SQLite and the driver let more than one thread use the connection.
+        self._may_skip = may_skip
+        self.is_write_ahead = False
+        self._pace = Pace()
+        self._has_lock = False
+        self._at_once = 0
+        # Counted by the event loop and by the thread: as long as they differ, the thread has the connection.
+        self._started = self._finished = 0
 
     def begin_with(self, statement: str) -> None:
         """Begin a transaction in the turn of its first statement."""
@@ -85,13 +111,44 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
         begin, self._begin = self._begin, None
         # Before it starts: one that is cut off is carried out all the same, and must be undone.
         self._is_clean = False
+        if begin is not None:
+            self._has_lock = begin == BEGIN_WRITING
+        self._at_once = 0
+        self._started += 1
         try:
-            return await _in_one_turn(self._connection, _begun, begin, work, given)
+            return await _in_one_turn(self._connection, self._begun, begin, work, given)
         except sqlite3.Error:
             if not self._connection.in_transaction:
                 # Whoever goes on all the same is not to write outside of a transaction.
                 self._begin = begin
             raise
+
+    async def executed(self, operation: str, parameters: Any) -> Any:
+        """Run a statement, at once if it is quick, else in a turn; returns the outcome and the rows.
+
+        Raises:
+            sqlite3.Error: as SQLite says it.
+        """
+        pace = self._pace
+        if not pace.is_timed(operation):
+            return await self.turn(_executed, operation, parameters)
+        driver = self._connection
+        if self._waits_for_nobody and driver.in_transaction and pace.is_quick(operation, parameters):
+            self._at_once += 1
+            return pace.timed(time.perf_counter, _executed, driver._conn, operation, parameters)  # noqa: SLF001
+        return await self.turn(_timed, pace, operation, parameters)
+
+    @property
+    def _waits_for_nobody(self) -> bool:
+        """Whether the transaction has the writer's lock, and the thread has nothing to do."""
+        return (
+            self._may_skip
+            and self._begin is None
+            and self._has_lock
+            and self.is_write_ahead
+            and self._started == self._finished
+            and self._at_once < IN_A_ROW_MAX
+        )
 
     def before_commit(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Have something done in the turn of the next commit; a rollback forgets it."""
@@ -105,20 +162,35 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
                 await_only(self.turn(_committed, last))
             except Exception as error:  # noqa: BLE001 - SQLAlchemy's own way to say what the driver said
                 self._handle_exception(error)
-        self._begin, self._is_clean = None, True
+        self._begin, self._is_clean, self._has_lock = None, True, False
 
     def rollback(self) -> None:
         """Undo what is open. After a commit, or before the first statement, nothing is: then no turn is taken."""
-        self._begin, self._last = None, []
+        self._begin, self._last, self._has_lock = None, [], False
         if not self._is_clean:
             super().rollback()
             self._is_clean = True
 
+    def _begun(
+        self, connection: sqlite3.Connection, begin: str | None, work: Callable[..., Any], given: Sequence[Any]
+    ) -> Any:
+        try:
+            if begin is not None:
+                connection.execute(begin)
+            return work(connection, *given)
+        finally:
+            self._finished += 1
+
 
 def connect(dialect: Any, _record: object, arguments: Any, options: Any) -> TurnConnection:
     """Open a connection; a listener of SQLAlchemy's `do_connect`."""
+    # Two threads use it, never at the same time. An application that forbids that is heard.
+    may_skip = sqlite3.threadsafety == _SERIALIZED and not options.setdefault("check_same_thread", False)
     adapted = dialect.loaded_dbapi.connect(*arguments, **options)
-    return TurnConnection(dialect.loaded_dbapi, adapted.driver_connection)
+    return TurnConnection(dialect.loaded_dbapi, adapted.driver_connection, may_skip=may_skip)
+
+
+_SERIALIZED: Final = 3
 
 
 async def _in_one_turn(driver: Any, work: Callable[..., Any], *given: Any) -> Any:
@@ -144,16 +216,14 @@ def _nothing(_connection: sqlite3.Connection) -> None:
     """Do nothing but begin."""
 
 
-def _begun(connection: sqlite3.Connection, begin: str | None, work: Callable[..., Any], given: Sequence[Any]) -> Any:
-    if begin is not None:
-        connection.execute(begin)
-    return work(connection, *given)
-
-
 def _executed(connection: sqlite3.Connection, operation: str, parameters: Any) -> tuple[Any, list[Any]]:
     cursor = connection.execute(operation, parameters)
     rows = cursor.fetchall() if cursor.description else []
     return _outcome(cursor), rows
+
+
+def _timed(connection: sqlite3.Connection, pace: Pace, operation: str, parameters: Any) -> tuple[Any, list[Any]]:
+    return pace.timed(time.thread_time, _executed, connection, operation, parameters)
 
 
 def _executed_many(connection: sqlite3.Connection, operation: str, parameters: Any) -> tuple[Any, list[Any]]:

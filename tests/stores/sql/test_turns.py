@@ -7,19 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Column, Integer, Table, Text, event, insert, text
 from sqlalchemy.exc import IntegrityError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
 
 from messaging.stores.sql.database import Database
+from messaging.stores.sql.quick import IN_A_ROW_MAX
 from tests.support.waiting import eventually
 
 IMMEDIATE = {"messaging_immediate": True}
 
 
-def driver_of(connection: AsyncConnection) -> Any:
+class Base(DeclarativeBase):
+    """Of the one table here."""
+
+
+class Thing(Base):
+    """A row."""
+
+    __table__ = Table("things", Base.metadata, Column("id", Integer, primary_key=True), Column("word", Text))
+
+
+ROW = insert(Thing.__table__)
+
+
+def adapter_of(connection: AsyncConnection) -> Any:
     pooled: Any = connection.sync_connection
-    return pooled.connection.driver_connection
+    return pooled.connection.dbapi_connection
+
+
+def driver_of(connection: AsyncConnection) -> Any:
+    return adapter_of(connection).driver_connection
 
 
 class Turns:
@@ -198,3 +217,154 @@ async def test_a_commit_that_fails_leaves_nothing(engine: AsyncEngine) -> None:
         names = (await connection.execute(text("SELECT name FROM sqlite_master"))).scalars().all()
 
     assert "parts" not in names
+
+
+async def test_rows_go_in_without_a_turn_once_the_writer_has_the_lock_and_they_proved_quick(
+    engine: AsyncEngine, turns: Turns
+) -> None:
+    await warmed(engine, turns)
+
+    async with engine.execution_options(**IMMEDIATE).begin() as connection:
+        results = [await connection.execute(ROW, {"id": number, "word": "a"}) for number in range(9)]
+        rows = await connection.scalar(text("SELECT count(*) FROM things"))
+
+    # The first row with the begin, the question, the commit.
+    assert turns.taken == 3
+    assert rows == 9
+    assert [result.rowcount for result in results] == [1] * 9
+    assert [tuple(result.inserted_primary_key or ()) for result in results] == [(number,) for number in range(9)]
+
+
+async def test_a_session_writes_its_rows_the_same_way(engine: AsyncEngine, turns: Turns) -> None:
+    await warmed(engine, turns)
+    connection = await engine.execution_options(**IMMEDIATE).connect()
+    await connection.begin()
+
+    for number in range(9):
+        async with AsyncSession(connection, join_transaction_mode="rollback_only") as session:
+            session.add(Thing(id=number, word="a"))
+            await session.flush()
+    await connection.commit()
+    rows = await connection.scalar(text("SELECT count(*) FROM things"))
+    await connection.close()
+
+    assert rows == 9
+    assert turns.taken < 9
+
+
+async def test_who_has_not_the_writers_lock_waits_for_it_in_the_thread(engine: AsyncEngine, turns: Turns) -> None:
+    await warmed(engine, turns)
+
+    async with engine.begin() as connection:
+        for number in range(4):
+            await connection.execute(ROW, {"id": number, "word": "a"})
+
+    assert turns.taken == 5
+
+
+async def turns_of_four_rows(engine: AsyncEngine) -> int:
+    turns = Turns()
+    Database(engine)
+    event.listen(engine.sync_engine, "connect", turns.watch)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY, word TEXT)"))
+    turns.taken = 0
+    async with engine.execution_options(**IMMEDIATE).begin() as connection:
+        for number in range(4):
+            await connection.execute(ROW, {"id": number, "word": "a"})
+    taken = turns.taken
+    await engine.dispose()
+    return taken
+
+
+async def test_without_write_ahead_logging_every_row_takes_its_turn() -> None:
+    # A database in memory knows no such logging.
+    taken = await turns_of_four_rows(create_async_engine("sqlite+aiosqlite:///:memory:"))
+
+    assert taken == 5
+
+
+async def test_an_application_that_keeps_connections_to_their_thread_is_heard(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'kept.db'}"
+
+    usual = await turns_of_four_rows(create_async_engine(url))
+    kept = await turns_of_four_rows(create_async_engine(f"{url}2", connect_args={"check_same_thread": True}))
+
+    assert (usual, kept) == (2, 5)
+
+
+async def test_many_rows_let_others_have_the_event_loop_in_between(engine: AsyncEngine, turns: Turns) -> None:
+    await warmed(engine, turns)
+    turned = 0
+
+    async def watch() -> None:
+        nonlocal turned
+        while True:
+            await asyncio.sleep(0)
+            turned += 1
+
+    async with engine.execution_options(**IMMEDIATE).begin() as connection:
+        await connection.execute(ROW, {"id": 0, "word": "a"})
+        watching = asyncio.create_task(watch())
+        for number in range(1, 2 * IN_A_ROW_MAX + 3):
+            await connection.execute(ROW, {"id": number, "word": "a"})
+        watching.cancel()
+
+    assert turned
+    assert turns.taken == 4
+
+
+async def test_a_row_that_goes_in_at_once_fails_alone_and_as_ever(engine: AsyncEngine) -> None:
+    async with engine.execution_options(**IMMEDIATE).begin() as connection:
+        await connection.execute(ROW, {"id": 1, "word": "a"})
+        await connection.execute(ROW, {"id": 2, "word": "a"})
+        with pytest.raises(IntegrityError, match="UNIQUE"):
+            await connection.execute(ROW, {"id": 2, "word": "b"})
+        async with connection.begin_nested() as part:
+            await connection.execute(ROW, {"id": 3, "word": "a"})
+            await part.rollback()
+        await connection.execute(ROW, {"id": 4, "word": "a"})
+    async with engine.connect() as connection:
+        numbers = (await connection.execute(text("SELECT id FROM things ORDER BY id"))).scalars().all()
+
+    assert numbers == [1, 2, 4]
+
+
+async def test_rows_that_went_in_at_once_are_undone_with_the_rest(engine: AsyncEngine) -> None:
+    connection = await engine.execution_options(**IMMEDIATE).connect()
+    await connection.begin()
+    for number in range(4):
+        await connection.execute(ROW, {"id": number, "word": "a"})
+    await connection.rollback()
+    count = await connection.scalar(text("SELECT count(*) FROM things"))
+    await connection.close()
+
+    assert count == 0
+
+
+async def test_while_the_thread_is_still_busy_with_what_was_cut_off_nothing_goes_in_beside_it(
+    engine: AsyncEngine,
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+    beside: list[str] = []
+
+    def slow() -> int:
+        entered.set()
+        leave.wait()
+        beside.append("slow")
+        return 2
+
+    async with engine.execution_options(**IMMEDIATE).begin() as connection:
+        await driver_of(connection).create_function("slow", 0, slow)
+        await connection.execute(ROW, {"id": 1, "word": "a"})
+        cut = asyncio.create_task(adapter_of(connection).turn(lambda driver: driver.execute("SELECT slow()")))
+        await eventually(entered.is_set)
+        cut.cancel()
+        await asyncio.gather(cut, return_exceptions=True)
+        row = asyncio.create_task(connection.execute(ROW, {"id": 3, "word": "a"}))
+        row.add_done_callback(lambda _: beside.append("row"))
+        await asyncio.sleep(0)
+        leave.set()
+        await row
+
+    assert beside[:1] == ["slow"]
