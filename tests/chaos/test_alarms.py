@@ -12,7 +12,7 @@ from tests.chaos.rig import Rig
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
-ALARM_S = 20.0
+ALARM_S = 30.0
 # Seconds from the end of an alarm that a call may use up, and a little more: such a call may still succeed.
 TAIL_S = 8.0
 ALARMS = {

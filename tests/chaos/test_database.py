@@ -11,7 +11,9 @@ from tests.support.postgres import PrivatePostgres
 pytestmark = [pytest.mark.broker, pytest.mark.postgres, pytest.mark.timeout(600)]
 
 RESTARTS = 3
-AWAY_S = 60.0
+AWAY_S = 120.0
+# Two minutes of work wait at the end, and must be done within another.
+AWAY_RATE = 25.0
 
 
 async def test_postgresql_restarts_under_load(
@@ -41,7 +43,7 @@ async def test_postgresql_is_away_for_long(
     rig = fragile_rig
     await rig.start("witness")
     await rig.start(count=2)
-    await rig.load()
+    await rig.load(rate=AWAY_RATE)
 
     await asyncio.to_thread(private_postgres.stop)
     await asyncio.sleep(AWAY_S)
