@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos chaos-report soak attacks fuzz check coverage bench bench-curves bench-soak bench-guard clean setup peers broker broker-if-possible postgres
+.PHONY: help demo test test-fast chaos chaos-report soak attacks fuzz check coverage bench bench-curves bench-soak bench-guard flame clean setup peers broker broker-if-possible postgres
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -78,6 +78,11 @@ bench-soak: ## a million messages in one go: does anything grow (SOAK="--count 1
 	@$(MAKE) --no-print-directory -j2 setup broker
 	@scripts/ensure-peers.sh --extra-only
 	@$(BIN)/python -m benchmarks.soak $(SOAK)
+
+flame: ## where the time of a message goes: flame graphs into benchmarks/results (FLAME="--seconds 20", …)
+	@$(MAKE) --no-print-directory -j2 setup broker
+	@scripts/ensure-peers.sh --extra-only
+	@$(BIN)/python -m benchmarks.flame $(FLAME)
 
 clean: ## stop the development broker and remove everything that was made
 	@if [ -x $(BIN)/messaging ]; then $(BIN)/messaging broker down; fi

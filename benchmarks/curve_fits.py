@@ -52,6 +52,7 @@ class Curve:
         is_log: Whether the picture's height is logarithmic where its width is.
         is_cost: Whether a line is to be expected; throughput has none.
         fits: Lines by series.
+        measured: On which machine and when, as the head of that run says.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Curve:
     is_log: bool = False
     is_cost: bool = True
     fits: Mapping[str, Fit] = field(default_factory=dict)
+    measured: str = ""
 
     @property
     def series(self) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ REASONS: Final[Mapping[str, str]] = {
     ),
     "services": (
         "A message needs the keys of its sender and receivers alone, found by name: the number of services is in the "
-        "start, where the bundle is read and checked, and in memory. These are development keys, in whose bundle the "
-        "operator may replay everything everywhere: it grows with the square of the services, and so does the start."
+        "start, where the bundle is read and checked, and in memory. The rules are those of a production, a few for "
+        "each service; in bundles of development keys they grow with the square of the services (docs/scaling.md)."
     ),
     "workers": (
         "Not a straight line where cores are few: the workers share them with the broker, which pays as much for a "

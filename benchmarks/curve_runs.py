@@ -14,7 +14,7 @@ from benchmarks import transport
 from benchmarks.brokers import open_queues
 from benchmarks.curve_fits import Curve, Point
 from benchmarks.grounds import Ground
-from benchmarks.keys import write_keys
+from benchmarks.keys import write_crowd, write_keys
 from benchmarks.programs import Program, running
 from tests.chaos.cluster import run_cluster
 
@@ -141,7 +141,7 @@ class Bench:
         """Measure CPU time and start by the number of services that the trust bundle knows."""
         points = []
         for bystanders in self._scale.services:
-            keys = self._keys(f"bystanders{bystanders}", bystanders=bystanders)
+            keys = self._crowd(bystanders)
             await self._alone(keys, "declare")
             sent, handled = await self._both(keys, self._scale.count)
             values = {
@@ -258,10 +258,15 @@ class Bench:
 
     # ---- processes
 
-    def _keys(self, name: str, *, bystanders: int = 0, subscribers: int = 0) -> dict[str, str]:
+    def _crowd(self, bystanders: int) -> dict[str, str]:
+        folder = self._folder / f"bystanders{bystanders}"
+        write_crowd(folder, bystanders=bystanders)
+        return {"MESSAGING_KEYS": str(folder), "MESSAGING_NAMESPACE": NAMESPACE}
+
+    def _keys(self, name: str, *, subscribers: int = 0) -> dict[str, str]:
         folder = self._folder / name
         if not folder.exists():
-            write_keys(folder, bystanders=bystanders, subscribers=subscribers)
+            write_keys(folder, subscribers=subscribers)
         return {"MESSAGING_KEYS": str(folder), "MESSAGING_NAMESPACE": NAMESPACE}
 
     async def _both(self, keys: Mapping[str, str], count: int, *arguments: object) -> tuple[Json, Json]:

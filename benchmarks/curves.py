@@ -3,8 +3,9 @@
     make bench-curves                    # about eight minutes
     python -m benchmarks.curves [--quick] [--full] [--only body …] [--url amqp://…] [--no-cluster]
 
-Starts private RabbitMQ nodes, or takes `--url`. Writes `curves.md`, `.json` and `.png` into `benchmarks/results/`. Each
-point is a fresh process of `benchmarks.load`; of several runs the cheapest in CPU time counts, as noise only adds.
+Starts private RabbitMQ nodes, or takes `--url`. Writes `curves.md`, `.json` and `.png` into `benchmarks/results/`; with
+`--only` the other curves stay there as they are, and say of which run they are. Each point is a fresh process of
+`benchmarks.load`; of several runs the cheapest in CPU time counts, as noise only adds.
 """
 
 import argparse
@@ -17,12 +18,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from benchmarks.brokers import lent_or_private, version_of
-from benchmarks.curve_fits import Curve, fit_line, sentence
+from benchmarks.curve_fits import Curve, Fit, Point, fit_line, sentence
 from benchmarks.curve_reasons import REASONS
 from benchmarks.curve_runs import Bench, Scale
 from benchmarks.machine import described_machine
@@ -31,7 +32,7 @@ from benchmarks.programs import ProgramError, run_benchmark
 from benchmarks.tables import number, rows
 from messaging.errors import MessagingError
 
-__all__ = ["CURVES", "main", "written"]
+__all__ = ["CURVES", "joined", "main", "written"]
 
 RESULTS: Final = Path(__file__).parent / "results"
 QUICK: Final = Scale(
@@ -51,8 +52,7 @@ USUAL: Final = Scale(
     bodies=(64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576),
     body_messages=2_000,
     recipients=(1, 2, 4, 8, 16),
-    # Development keys: in their bundle the operator's rights grow with the square, and more than these do not fit.
-    services=(1, 10, 30, 100, 300),
+    services=(1, 10, 100, 300, 1_000),
     workers=(1, 2, 4),
     depths=(1, 3, 10, 30, 100, 300, 1_000),
     count=3_000,
@@ -116,11 +116,37 @@ def written(curve: Curve) -> list[str]:
     return [*lines, *([f"- {reason}"] if reason else []), ""]
 
 
+def joined(path: Path, fresh: Sequence[Curve], missing: Mapping[str, str]) -> tuple[list[Curve], dict[str, str]]:
+    """Return what was measured now, and of an earlier run all that was not tried now.
+
+    Args:
+        path: The earlier run's JSON, there or not.
+        fresh: Curves of this run.
+        missing: Those that it could not measure.
+    """
+    earlier: dict[str, Any] = (
+        json.loads(path.read_text()) if path.exists() else {"head": "", "curves": [], "missing": {}}
+    )
+    found = {entry["name"]: _restored(entry, earlier["head"]) for entry in earlier["curves"]}
+    found |= {curve.name: curve for curve in fresh}
+    reasons = {name: why for name, why in earlier["missing"].items() if name not in found} | dict(missing)
+    return [found[name] for name in CURVES if name in found and name not in missing], reasons
+
+
+def _restored(entry: dict[str, Any], head: str) -> Curve:
+    entry = {**entry, "measured": entry.get("measured") or head}
+    points = [Point(**point) for point in entry.pop("points")]
+    fits = {name: Fit(**fit) for name, fit in entry.pop("fits").items()}
+    return Curve(points=points, fits=fits, **entry)
+
+
 def document(curves: Sequence[Curve], missing: Mapping[str, str], head: str) -> str:
     """Return all curves as Markdown."""
     lines = ["# How costs grow", "", head, "", "![All curves](curves.png)", ""]
     for curve in curves:
         lines += written(curve)
+        if curve.measured not in ("", head):
+            lines[-1:] = [f"- Of an earlier run: {curve.measured}", ""]
     lines += [f"- not measured: {name}: {reason}" for name, reason in missing.items()]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -135,12 +161,14 @@ async def run(options: argparse.Namespace) -> None:
         version = await version_of(url)
         bench = Bench(url, scale, Path(scratch), tell)
         curves, missing = await drawn(bench, options.only, with_cluster=not options.no_cluster)
-    curves = [fitted(curve) for curve in curves]
     head = (
         f"{described_machine()}. RabbitMQ {version}, Python {platform.python_version()}; "
         f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')}, {(time.monotonic() - began_s) / 60:.0f} minutes. "
         "Signed, encrypted, confirmed, quorum queues where nothing else is said; CPU is user and system time."
     )
+    curves = [replace(fitted(curve), measured=head) for curve in curves]
+    if options.only:
+        curves, missing = joined(options.out / "curves.json", curves, missing)
     text = document(curves, missing, head)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "curves.md").write_text(text)

@@ -4,7 +4,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-if ! .venv/bin/python -c 'import matplotlib, psutil, sqlalchemy' 2>/dev/null; then
+if ! { .venv/bin/python -c 'import matplotlib, psutil, sqlalchemy' && [ -x .venv/bin/py-spy ]; } 2>/dev/null; then
     echo "Installing the extra for benchmarks into .venv"
     .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --no-build-isolation \
         --constraint constraints.txt --editable '.[bench]'

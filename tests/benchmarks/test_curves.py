@@ -1,10 +1,14 @@
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import pytest
 
 from benchmarks.curve_fits import Curve, Point
 
 pytest.importorskip("matplotlib", reason="pictures are drawn with the extra `bench`")
 
-from benchmarks.curves import document, fitted, written
+from benchmarks.curves import document, fitted, joined, written
 
 
 def curve(*, is_cost: bool) -> Curve:
@@ -36,3 +40,30 @@ def test_what_was_not_measured_is_named() -> None:
     text = document([], {"queues": "no cluster"}, "here")
 
     assert "- not measured: queues: no cluster" in text
+
+
+class TestOnlySome:
+    def test_the_others_stay_as_they_are_and_say_of_which_run(self, tmp_path: Path) -> None:
+        path = tmp_path / "curves.json"
+        old = [replace(fitted(curve(is_cost=True)), name=name, title=name) for name in ("messages", "body")]
+        path.write_text(
+            json.dumps({"head": "then", "curves": [asdict(one) for one in old], "missing": {"queues": "no"}})
+        )
+        new = replace(fitted(curve(is_cost=True)), name="messages", title="anew", measured="now")
+
+        curves, missing = joined(path, [new], {})
+
+        assert curves == [new, replace(old[1], measured="then")]
+        assert missing == {"queues": "no"}
+        assert document(curves, missing, "now").count("Of an earlier run: then") == 1
+
+    def test_a_curve_that_failed_now_is_missing_now(self, tmp_path: Path) -> None:
+        path = tmp_path / "curves.json"
+        path.write_text(json.dumps({"head": "then", "curves": [asdict(curve(is_cost=False))], "missing": {}}))
+
+        assert joined(path, [], {"recipients": "it broke"}) == ([], {"recipients": "it broke"})
+
+    def test_without_an_earlier_run_there_are_only_these(self, tmp_path: Path) -> None:
+        new = fitted(curve(is_cost=True))
+
+        assert joined(tmp_path / "curves.json", [new], {}) == ([new], {})
