@@ -240,7 +240,9 @@ async def test_an_event_goes_back_to_the_subscriber_that_failed_and_to_no_other(
     findings.append(finding)
 
     assert deaths
-    assert (last.code, other.code) == (0, 0), (last.err, other.err)
+    # One that dies when its pass is over has taken them all: there may be nothing left.
+    assert last.code in (0, 5), last.err
+    assert other.code == 0, other.err
     assert others == (EVENTS, EVENTS, EVENTS), "no replay reached another subscriber"
     assert finding.held
     assert finding.duplicates <= deaths * WINDOW
