@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from messaging.core.sealed import Label, Route
 from messaging.transports.amqp.outcomes import unroutable
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.wire import BrokenFrameError
@@ -20,6 +21,9 @@ WINDOW: Final = 256
 
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 """How many bytes of messages may be unconfirmed on one channel; one larger message may be, alone."""
+
+# What stands where no message is open.
+_NONE: Final = (Parcel(b"", Route("", ""), Label("", ""), ""), None)
 
 
 class Confirms:
@@ -45,11 +49,25 @@ class Confirms:
         return self._waiting < WINDOW and self._size_bytes + size_bytes <= WINDOW_BYTES
 
     def add(self, parcel: Parcel, confirm: Confirm) -> None:
-        """Take the next tag for a message."""
-        self._open[self._next] = (parcel, confirm)
-        self._next += 1
-        self._waiting += 1
-        self._size_bytes += len(parcel.body)
+        """Take the next tag for a message.
+
+        Raises:
+            BufferError: There is no room for it.
+        """
+        waiting, size_bytes = self._waiting, self._size_bytes + len(parcel.body)
+        if waiting and (waiting >= WINDOW or size_bytes > WINDOW_BYTES):
+            raise BufferError("too many publishes wait for their confirms on this channel; wait for room() first")
+        tag = self._next
+        self._open[tag] = (parcel, confirm)
+        self._next = tag + 1
+        self._waiting = waiting + 1
+        self._size_bytes = size_bytes
+
+    def take_back(self, parcel: Parcel) -> None:
+        """Give back the tag that was taken last: its message could not be written."""
+        self._next -= 1
+        del self._open[self._next]
+        self._free(parcel)
 
     def settle(self, tag: int, *, multiple: bool, error_of: Callable[[Parcel], Exception] | None) -> None:
         """Take the broker's answer for a tag, or for all up to it; `error_of` makes the error of what it refused.
@@ -59,14 +77,24 @@ class Confirms:
         """
         if tag >= self._next:
             raise BrokenFrameError(f"a confirm of tag {tag}, and only {self._next - 1} were published")
+        # With `multiple`, zero means all of them (AMQP 0-9-1, 1.8.3.13).
+        tags = range(self._oldest, (tag or self._next - 1) + 1) if multiple else range(tag, tag + 1)
+        take = self._open.pop
+        for each in tags:
+            parcel, confirm = take(each, _NONE)
+            if confirm is None:
+                continue
+            # Counted one by one: who hears of a confirm may publish at once.
+            self._waiting -= 1
+            self._size_bytes -= len(parcel.body)
+            if confirm.done():
+                continue
+            if error_of is None:
+                confirm.set_result(None)
+            else:
+                confirm.set_exception(error_of(parcel))
         if multiple:
-            # Zero means all of them (AMQP 0-9-1, 1.8.3.13).
-            last = tag or self._next - 1
-            for each in range(self._oldest, last + 1):
-                self._close(each, error_of)
-            self._oldest = max(self._oldest, last + 1)
-        else:
-            self._close(tag, error_of)
+            self._oldest = max(self._oldest, tags.stop)
         while self._oldest < self._next and self._oldest not in self._open:
             self._oldest += 1
         self._tell()
@@ -84,10 +112,11 @@ class Confirms:
 
     def fail(self, error_of: Callable[[], Exception]) -> None:
         """End them all."""
-        opened, self._open = self._open, {}
+        opened = tuple(self._open.values())
+        self._open.clear()
         self._waiting = self._size_bytes = 0
         self._oldest = self._next
-        for _, confirm in opened.values():
+        for _, confirm in opened:
             if confirm is not None and not confirm.done():
                 confirm.set_exception(error_of())
         self._tell()
@@ -106,21 +135,6 @@ class Confirms:
         change = self._loop.create_future()
         self._changes.append(change)
         await change
-
-    def _close(self, tag: int, error_of: Callable[[Parcel], Exception] | None) -> None:
-        found = self._open.pop(tag, None)
-        if found is None:
-            return
-        parcel, confirm = found
-        if confirm is None:
-            return
-        self._free(parcel)
-        if confirm.done():
-            return
-        if error_of is None:
-            confirm.set_result(None)
-        else:
-            confirm.set_exception(error_of(parcel))
 
     def _free(self, parcel: Parcel) -> None:
         self._waiting -= 1

@@ -66,6 +66,7 @@ class FastChannel:
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[str] = self._loop.create_future()
         self._channel = channel
+        self._closing = channel.closing
         self._number = channel.number
         self._splitter = splitter
         self._frame_max = frame_max = int(channel.connection.connection_tune.frame_max)
@@ -87,12 +88,13 @@ class FastChannel:
         splitter.register(self._number, self)
         # Its confirm would come to us, and whoever waits for it in aiormq would wait for ever.
         channel.basic_publish = _refuse  # type: ignore[method-assign]
-        channel.closing.add_done_callback(self._on_closing)
+        self._closing.add_done_callback(self._on_closing)
 
     @property
     def is_closed(self) -> bool:
         """Whether the channel is gone."""
-        return self._is_closed or self._is_refusing or self._channel.is_closed
+        # As aiormq's `is_closed`, less the detour: it is asked before each message.
+        return self._is_closed or self._is_refusing or self._closing.done()
 
     @property
     def is_consuming(self) -> bool:
@@ -124,16 +126,16 @@ class FastChannel:
         if self._is_closed or self._is_refusing:
             self._loop.call_soon(fail, confirm, OutcomeUnknownError(self._closed_by))
             return
-        if not self._confirms.has_room(len(parcel.body)):
-            raise BufferError("too many publishes wait for their confirms on this channel; wait for room() first")
+        # The tag and the place among the frames are taken together: nothing may come between them.
+        self._confirms.add(parcel, confirm)
         try:
             self._encoder.publish(parcel, self._out)
         except (ValueError, TypeError) as error:
+            self._confirms.take_back(parcel)
             self._loop.call_soon(fail, confirm, unwritable(parcel, error))
             return
-        # The tag and the place among the frames are taken together: nothing may come between them.
-        self._confirms.add(parcel, confirm)
-        self._schedule()
+        if not self._is_scheduled:
+            self._schedule()
 
     async def room(self, size_bytes: int) -> None:
         """Return once a message of that size may be published, or the channel is gone."""
@@ -304,7 +306,7 @@ class FastChannel:
         await close_channel(self._channel)
 
     async def _ended(self) -> None:
-        await asyncio.wait({self._channel.closing})
+        await asyncio.wait({self._closing})
 
     def _on_closing(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()

@@ -11,9 +11,7 @@ two messages with one id are never open on one channel, because returned message
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import structlog
@@ -43,29 +41,22 @@ _REOPEN_MAX_S: Final = 1.0
 _log = structlog.get_logger()
 
 
-class _Pending:
-    """A message until its outcome is known; to the channel that carries it the `Confirm` of this sending."""
+class _Pending(Deadline):
+    """A message until its outcome is known: its own deadline, and to the channel that carries it the `Confirm`."""
 
-    __slots__ = ("_conclude", "deadline", "lane", "number", "outcome", "parcel", "sent_s", "timeout_s")
+    __slots__ = ("_owner", "lane", "number", "outcome", "parcel", "sent_s", "timeout_s")
 
-    deadline: Deadline
-
-    def __init__(
-        self,
-        parcel: Parcel,
-        number: int,
-        *,
-        outcome: Confirm,
-        timeout_s: float,
-        conclude: "Callable[[_Pending, Exception | None], None]",
-    ) -> None:
+    def __init__(self, parcel: Parcel, number: int, outcome: Confirm, timeout_s: float, owner: "Publisher") -> None:
         self.parcel = parcel
         self.number = number
         self.outcome = outcome
         self.timeout_s = timeout_s
         self.sent_s: float | None = None
         self.lane: _Lane | None = None
-        self._conclude = conclude
+        self._owner = owner
+        # Where deadlines end that are near to this one; not by way of the base class, as one is made for each message.
+        self._slot = slot = owner.deadlines.slot(timeout_s)
+        slot[self] = None
 
     def __lt__(self, other: "_Pending") -> bool:
         return self.number < other.number
@@ -75,10 +66,13 @@ class _Pending:
         return self.lane is None
 
     def set_result(self, _result: None, /) -> None:
-        self._conclude(self, None)
+        self._owner.take_confirm(self)
 
     def set_exception(self, exception: Exception, /) -> None:
-        self._conclude(self, exception)
+        self._owner.take_failure(self, exception)
+
+    def expire(self) -> None:
+        self._owner.take_expiry(self)
 
 
 class _Nobody:
@@ -101,6 +95,11 @@ class _Lane:
     size_bytes: int = 0
     ids: set[str] = field(default_factory=set)
     is_retired: bool = False
+
+    def drop(self, parcel: Parcel) -> None:
+        """Make room: the channel has told of it."""
+        self.ids.discard(parcel.message_id)
+        self.size_bytes -= len(parcel.body)
 
     def takes(self, parcel: Parcel) -> bool:
         """Whether there is room for it now."""
@@ -130,14 +129,14 @@ class Publisher:
         self._open: set[_Pending] = set()
         self._lanes: list[_Lane] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
         self._emptied: asyncio.Future[None] | None = None
         self._is_closed = True
 
     def start(self) -> None:
         """Begin to keep channels open."""
         self._emptied = None
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
         self._is_closed = False
         self._tasks = [asyncio.create_task(self._keep_lane(), name="publisher channel") for _ in range(_CHANNELS)]
 
@@ -151,10 +150,9 @@ class Publisher:
         if self._is_closed:
             outcome.set_exception(ConnectionLostError("the transport is closed; connect before publishing"))
             return
-        pending = _Pending(parcel, next(self._numbers), outcome=outcome, timeout_s=timeout_s, conclude=self._conclude)
+        pending = _Pending(parcel, next(self._numbers), outcome, timeout_s, self)
         self._open.add(pending)
-        pending.deadline = self._deadlines.set(timeout_s, partial(self._expire, pending))
-        lane = None if self._queue or not self._may_send else self._choose(parcel)
+        lane = None if self._queue else self._choose(parcel)
         if lane is None:
             heapq.heappush(self._queue, pending)
             self.pump()
@@ -180,7 +178,8 @@ class Publisher:
 
     def pump(self) -> None:
         """Send what waits and fits. Called whenever that may have changed."""
-        if not self._queue or not self._may_send:
+        connection = self._link.current
+        if not self._queue or connection is None or connection.blocked_by is not None:
             return
         held: list[_Pending] = []
         while self._queue:
@@ -214,14 +213,12 @@ class Publisher:
         await end(tasks)
         self._queue.clear()
         self._open.clear()
-        self._deadlines.clear()
-
-    @property
-    def _may_send(self) -> bool:
-        connection = self._link.current
-        return connection is not None and connection.blocked_by is None
+        self.deadlines.clear()
 
     def _choose(self, parcel: Parcel) -> _Lane | None:
+        connection = self._link.current
+        if connection is None or connection.blocked_by is not None:
+            return None
         lanes = self._lanes
         if lanes and len(lanes[0].ids) % _RUN and lanes[0].takes(parcel):
             # Some in a row on one channel: they share its write.
@@ -237,20 +234,32 @@ class Publisher:
         pending.lane = lane
         lane.channel.send(parcel, pending)
 
-    def _conclude(self, pending: _Pending, error: Exception | None) -> None:
-        """Take what a channel says of a message. It may say so inside the socket's read, so nothing here raises."""
+    # What a channel says of a message. It may say so inside the socket's read, so nothing here raises.
+
+    def take_confirm(self, pending: _Pending) -> None:
+        """The broker has it."""
         lane, pending.lane = pending.lane, None
         if lane is not None:
-            lane.ids.discard(pending.parcel.message_id)
-            lane.size_bytes -= len(pending.parcel.body)
+            lane.drop(pending.parcel)
+            lane.confirmed_s = self._monotonic_s()
+        pending.lift()
+        self._open.discard(pending)
+        outcome = pending.outcome
+        if not outcome.done():
+            outcome.set_result(None)
+        if self._queue:
+            self.pump()
+        if self._emptied is not None:
+            self._tell_emptied(self._emptied)
+
+    def take_failure(self, pending: _Pending, error: Exception) -> None:
+        """It went wrong, or nobody knows."""
+        lane, pending.lane = pending.lane, None
+        if lane is not None:
+            lane.drop(pending.parcel)
             if not isinstance(error, OutcomeUnknownError):
                 lane.confirmed_s = self._monotonic_s()
-        if error is None:
-            self._forget(pending)
-            if not pending.outcome.done():
-                pending.outcome.set_result(None)
-        else:
-            self._fail(pending, error)
+        self._fail(pending, error)
         if self._queue:
             self.pump()
 
@@ -275,12 +284,17 @@ class Publisher:
             pending.outcome.set_exception(error)
 
     def _forget(self, pending: _Pending) -> None:
-        pending.deadline.lift()
+        pending.lift()
         self._open.discard(pending)
-        if self._emptied is not None and not self._open and not self._emptied.done():
-            self._emptied.set_result(None)
+        if self._emptied is not None:
+            self._tell_emptied(self._emptied)
 
-    def _expire(self, pending: _Pending) -> None:
+    def _tell_emptied(self, emptied: asyncio.Future[None]) -> None:
+        if not self._open and not emptied.done():
+            emptied.set_result(None)
+
+    def take_expiry(self, pending: _Pending) -> None:
+        """Its deadline has passed."""
         key, timeout_s = pending.parcel.route.routing_key, pending.timeout_s
         lane = pending.lane
         is_wanted = not pending.outcome.done()

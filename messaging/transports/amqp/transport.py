@@ -190,7 +190,8 @@ class AmqpTransport:
 
     def submit(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
         """Publish, and tell `outcome` once the broker has confirmed, or what `publish` raises."""
-        self._publisher.submit(self._parcel(sealed, route, label), timeout_s=timeout_s, outcome=outcome)
+        parcel = Parcel(sealed, route, label, label.message_id or self._ambient.new_id().hex)
+        self._publisher.submit(parcel, timeout_s=timeout_s, outcome=outcome)
 
     def flush(self) -> None:
         """Write now what was submitted, instead of at the end of this turn."""

@@ -77,7 +77,11 @@ _TAG: Final = struct.Struct(">QB")
 _HEADER: Final = struct.Struct(">BHIHHQH")
 _HEADER_BYTES: Final = 14
 _HEADER_START: Final = struct.Struct(">HHQ")
+_BEGINNING: Final = struct.Struct(">HH")
+_FLAGS: Final = struct.Struct(">H")
 _NEXT_BODY: Final = struct.Struct(">BBHI")
+# The same up to its size, where that is packed with what stands before it.
+_NEXT_BODY_START: Final = struct.Struct(">BBH")
 _BASIC: Final = 60
 _PAYLOAD_AT: Final = 7
 
@@ -89,6 +93,8 @@ _HAS_MESSAGE_ID: Final = 1 << 7
 _HAS_TYPE: Final = 1 << 5
 
 _SHORT_BYTES: Final = 255
+_ID_BYTES: Final = 32
+"""How long the ids of our own messages are: 16 bytes in hexadecimal."""
 _ASCII_END: Final = 128
 _KNOWN: Final = 1024
 """How many destinations and types are remembered; beyond that, all are forgotten and learnt again."""
@@ -96,6 +102,29 @@ _KNOWN: Final = 1024
 
 class BrokenFrameError(ConnectionError):
     """The broker's bytes are no frames of AMQP: from here on nothing that the connection says can be understood."""
+
+
+class _Plan:
+    # What all messages of one type to one place share.
+
+    __slots__ = ("after", "before", "ending", "flags", "middle", "opening", "publish", "usual")
+
+    def __init__(self, parcel: Parcel, channel: int) -> None:
+        route, kind = parcel.route, parcel.label.type
+        method = pamqp.commands.Basic.Publish(
+            exchange=route.exchange, routing_key=route.routing_key, mandatory=route.mandatory
+        )
+        self.publish = pamqp.frame.marshal(method, channel)
+        # What is written before the expiration and after the id.
+        self.before = _short(CONTENT_TYPE) + bytes((PERSISTENT if route.persistent else TRANSIENT,))
+        self.after = _short(kind) if kind else b""
+        self.flags = _HAS_CONTENT_TYPE | _HAS_DELIVERY_MODE | _HAS_MESSAGE_ID | (_HAS_TYPE if kind else 0)
+        # The usual message has an id of ours and no expiration: all but sizes, id and body stays the same.
+        size = _HEADER_BYTES + len(self.before) + 1 + _ID_BYTES + len(self.after)
+        self.opening = self.publish + FRAME.pack(HEADER, channel, size) + _BEGINNING.pack(_BASIC, 0)
+        self.middle = _FLAGS.pack(self.flags) + self.before + bytes((_ID_BYTES,))
+        self.ending = self.after + _NEXT_BODY_START.pack(END, BODY, channel)
+        self.usual = struct.Struct(f">{len(self.opening)}sQ{len(self.middle)}s{_ID_BYTES}s{len(self.ending)}sI")
 
 
 class Encoder:
@@ -109,8 +138,7 @@ class Encoder:
     def __init__(self, channel: int, *, frame_max: int) -> None:
         self._channel = channel
         self._max_body = frame_max - OVERHEAD_BYTES
-        self._publishes: dict[tuple[str, str, bool], bytes] = {}
-        self._properties: dict[tuple[bool, str], tuple[int, bytes, bytes]] = {}
+        self._plans: dict[tuple[str, str, bool, bool, str], _Plan] = {}
 
     def publish(self, parcel: Parcel, out: list[bytes]) -> None:
         """Append the frames of a message to `out`, all or none.
@@ -118,7 +146,23 @@ class Encoder:
         Raises:
             ValueError, TypeError: A name or property cannot be written as AMQP.
         """
-        publish, header = self._publish(parcel), self._header(parcel)
+        route, label, body = parcel.route, parcel.label, parcel.body
+        key = (route.exchange, route.routing_key, route.mandatory, route.persistent, label.type)
+        plan = self._plans.get(key) or self._planned(key, parcel)
+        name, size = parcel.message_id.encode(), len(body)
+        if (
+            label.attempt <= 1
+            and label.first_failed_ms is None
+            and route.expiration_ms is None
+            and len(name) == _ID_BYTES
+            and 0 < size <= self._max_body
+        ):
+            out += (plan.usual.pack(plan.opening, size, plan.middle, name, plan.ending, size), body, END_BYTE)
+        else:
+            self._publish(parcel, plan, out)
+
+    def _publish(self, parcel: Parcel, plan: _Plan, out: list[bytes]) -> None:
+        publish, header = plan.publish, self._header(parcel, plan)
         body, channel = parcel.body, self._channel
         size = len(body)
         if 0 < size <= self._max_body:
@@ -141,47 +185,25 @@ class Encoder:
                 # The second bit asks for its return to the queue.
                 return _SETTLE.pack(METHOD, channel, _SETTLE_BYTES, NACK, tag, 2, END)
 
-    def _publish(self, parcel: Parcel) -> bytes:
-        route = parcel.route
-        key = (route.exchange, route.routing_key, route.mandatory)
-        known = self._publishes.get(key)
-        if known is None:
-            method = pamqp.commands.Basic.Publish(
-                exchange=route.exchange, routing_key=route.routing_key, mandatory=route.mandatory
-            )
-            known = pamqp.frame.marshal(method, self._channel)
-            if len(self._publishes) >= _KNOWN:
-                self._publishes.clear()
-            self._publishes[key] = known
-        return known
+    def _planned(self, key: tuple[str, str, bool, bool, str], parcel: Parcel) -> _Plan:
+        if len(self._plans) >= _KNOWN:
+            self._plans.clear()
+        plan = self._plans[key] = _Plan(parcel, self._channel)
+        return plan
 
-    def _header(self, parcel: Parcel) -> bytes:
+    def _header(self, parcel: Parcel, plan: _Plan) -> bytes:
         """Return the content header's frame without the byte that ends it."""
         label, route = parcel.label, parcel.route
         size = len(parcel.body)
         if label.attempt > 1 or label.first_failed_ms is not None:
             header = ContentHeader(body_size=size, properties=parcel.properties)
             return pamqp.frame.marshal(header, self._channel)[:-1]
-        flags, before, after = self._known_properties(persistent=route.persistent, kind=label.type)
-        properties = before
+        flags, properties = plan.flags, plan.before
         if route.expiration_ms is not None:
             flags |= _HAS_EXPIRATION
             properties += _short(str(max(0, route.expiration_ms)))
-        properties += _short(parcel.message_id) + after
+        properties += _short(parcel.message_id) + plan.after
         return _HEADER.pack(HEADER, self._channel, _HEADER_BYTES + len(properties), _BASIC, 0, size, flags) + properties
-
-    def _known_properties(self, *, persistent: bool, kind: str) -> tuple[int, bytes, bytes]:
-        """Return the flags, and what is written before the expiration and after the id."""
-        key = (persistent, kind)
-        known = self._properties.get(key)
-        if known is None:
-            before = _short(CONTENT_TYPE) + bytes((PERSISTENT if persistent else TRANSIENT,))
-            flags = _HAS_CONTENT_TYPE | _HAS_DELIVERY_MODE | _HAS_MESSAGE_ID
-            known = (flags | _HAS_TYPE, before, _short(kind)) if kind else (flags, before, b"")
-            if len(self._properties) >= _KNOWN:
-                self._properties.clear()
-            self._properties[key] = known
-        return known
 
 
 def whole_frame(channel: int, payload: bytes) -> bytes:

@@ -195,3 +195,63 @@ async def test_failing_ends_all_and_whoever_waits() -> None:
     confirms.settle(7, multiple=True, error_of=None)
     confirms.settle(WINDOW, multiple=False, error_of=None)
     assert all(confirm.cancelled() or confirm.exception() for confirm in opened.values())
+
+
+class Publishing:
+    """Publishes the next message in the moment in which it hears of its own confirm."""
+
+    def __init__(self, confirms: Confirms) -> None:
+        self.next = asyncio.get_running_loop().create_future()
+        self._confirms = confirms
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, _result: None, /) -> None:
+        self._confirms.add(parcel("next", 5), self.next)
+
+    def set_exception(self, _exception: Exception, /) -> None:
+        raise AssertionError
+
+
+async def test_who_hears_of_a_confirm_may_publish_at_once() -> None:
+    confirms = Confirms()
+    first = Publishing(confirms)
+    confirms.add(parcel("first"), first)
+    last = added(confirms, parcel("last"))
+
+    confirms.settle(0, multiple=True, error_of=None)
+    assert last.done()
+    assert not first.next.done()
+    assert len(confirms) == 1
+
+    confirms.settle(3, multiple=False, error_of=None)
+    assert first.next.done()
+    assert len(confirms) == 0
+
+
+async def test_no_tag_is_taken_where_there_is_no_room() -> None:
+    confirms = Confirms()
+    opened = numbered(confirms, range(1, WINDOW + 1))
+
+    with pytest.raises(BufferError, match="wait for room"):
+        added(confirms, parcel("one more"))
+    confirms.settle(WINDOW, multiple=True, error_of=None)
+    after = added(confirms, parcel("after"))
+    confirms.settle(WINDOW + 1, multiple=False, error_of=None)
+
+    assert len(done(opened)) == WINDOW
+    assert after.done()
+
+
+async def test_tag_that_was_given_back_is_the_next_one() -> None:
+    confirms = Confirms()
+    added(confirms, parcel("unwritable", 9))
+    confirms.take_back(parcel("unwritable", 9))
+    assert len(confirms) == 0
+    assert confirms.has_room(WINDOW_BYTES + 1)
+
+    second = added(confirms, parcel("second"))
+    confirms.settle(1, multiple=False, error_of=None)
+
+    assert second.done()

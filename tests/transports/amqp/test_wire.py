@@ -28,6 +28,7 @@ CHANNELS = st.integers(min_value=1, max_value=2047)
 TAGS = st.integers(min_value=1, max_value=2**63 - 1)
 SHORT = st.text(max_size=60)
 NAMES = st.text(alphabet="abcXYZ019-_.:", max_size=60)
+LONG_AS_OURS = st.text(min_size=16, max_size=32).filter(lambda text: 32 in {len(text), len(text.encode())})
 MILLISECONDS = st.none() | st.integers(min_value=-5, max_value=2**40)
 
 
@@ -41,7 +42,8 @@ def parcels(draw: st.DrawFn, sizes: st.SearchStrategy[int]) -> Parcel:
         expiration_ms=draw(MILLISECONDS),
     )
     label = Label(
-        message_id=draw(st.text(min_size=1, max_size=60)),
+        # Ids of our own have 32 characters of one byte each; others may be as long, in characters or in bytes.
+        message_id=draw(st.text(min_size=1, max_size=60) | st.uuids().map(lambda made: made.hex) | LONG_AS_OURS),
         type=draw(SHORT),
         attempt=draw(st.integers(min_value=1, max_value=1000)),
         first_failed_ms=draw(st.none() | st.integers(min_value=1, max_value=2**45)),
