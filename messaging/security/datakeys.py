@@ -39,6 +39,7 @@ class SendKey:
         made_at_ms: The time in the block.
         born_s: Monotonic time of its making.
         generation: Of the bundle whose keys it is wrapped to.
+        process: Id of the process that made it.
         messages: How many messages it has sealed.
         volume: How many bytes.
     """
@@ -49,18 +50,32 @@ class SendKey:
     made_at_ms: int
     born_s: float
     generation: bytes
+    process: int
     messages: int = 0
     volume: int = 0
 
-    def serves(self, *, issued_at_ms: int, now_s: float, size: int, generation: bytes) -> bool:
-        """Tell whether one more message may be sealed under it."""
-        return (
-            self.generation == generation
-            and self.messages < MESSAGES_MAX
-            and self.volume + size <= VOLUME_MAX
-            and now_s - self.born_s < AGE_MAX_S
-            and -AHEAD_MAX_MS <= issued_at_ms - self.made_at_ms < BEHIND_MAX_MS
-        )
+    def takes(self, generation: bytes, issued_at_ms: int, now_s: float, size: int) -> bool:
+        """Count one message more, if it may be sealed under this key; else it is spent.
+
+        Args:
+            generation: Of the bundle that is sent by.
+            issued_at_ms: The message's issue, Unix milliseconds.
+            now_s: Monotonic time.
+            size: Bytes of the message.
+        """
+        volume = self.volume + size
+        if (
+            self.generation != generation
+            or self.messages >= MESSAGES_MAX
+            or volume > VOLUME_MAX
+            or now_s - self.born_s >= AGE_MAX_S
+            or not -AHEAD_MAX_MS <= issued_at_ms - self.made_at_ms < BEHIND_MAX_MS
+            or self.process != os.getpid()
+        ):
+            return False
+        self.messages += 1
+        self.volume = volume
+        return True
 
 
 class SendKeys:
@@ -70,31 +85,24 @@ class SendKeys:
         self._sender = sender
         self._ambient = ambient
         self._keys: dict[tuple[tuple[str, ...], bytes], SendKey] = {}
-        self._process = os.getpid()
 
     def take(
         self, recipients: tuple[str, ...], *, signer: SigningKey, bundle: TrustBundle, issued_at_ms: int, size: int
     ) -> SendKey:
-        """Return the key for one message of `size` bytes, and count it.
+        """Return the key for one message of `size` bytes, and count it. Whoever keeps the key asks `SendKey.takes`.
 
         Raises:
             ConfigurationError: A recipient has no key in the bundle, or there are too many.
         """
-        if os.getpid() != self._process:
-            self._keys.clear()
-            self._process = os.getpid()
         place = (recipients, signer.kid)
         found = self._keys.get(place)
         now_s = self._ambient.monotonic_s()
-        if found is None or not found.serves(
-            issued_at_ms=issued_at_ms, now_s=now_s, size=size, generation=bundle.generation
-        ):
+        if found is None or not found.takes(bundle.generation, issued_at_ms, now_s, size):
             self._keys.pop(place, None)
             if len(self._keys) >= SETS_MAX:
                 del self._keys[next(iter(self._keys))]
             found = self._keys[place] = self._made(recipients, signer, bundle, issued_at_ms, now_s)
-        found.messages += 1
-        found.volume += size
+            found.messages, found.volume = 1, size
         return found
 
     def _made(
@@ -132,4 +140,5 @@ class SendKeys:
             made_at_ms=issued_at_ms,
             born_s=now_s,
             generation=bundle.generation,
+            process=os.getpid(),
         )

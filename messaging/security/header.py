@@ -27,6 +27,7 @@ __all__ = [
     "check_extensions",
     "is_reply_queue",
     "pack_header",
+    "pack_unbound",
     "parse_header",
     "refuse_critical",
 ]
@@ -167,12 +168,19 @@ def pack_header(
         and _are_whole(mid, corr, salt, cmt)
     ):
         # Of commands and events with all they usually have: in one step, as msgpack would write it.
-        return (
-            opening
-            + UNBOUND.pack(BIN_16, mid, UINT_64, iat, UINT_64, exp, BIN_16, corr, NILS, BIN_16, salt, BIN_32, cmt)
-            + end
-        )
+        return pack_unbound(opening, mid, iat, exp, corr, salt, cmt, end)
     return opening + pack_short([mid, iat, exp, corr, bind, rto, salt, cmt])[1:] + end
+
+
+def pack_unbound(
+    opening: bytes, mid: bytes, iat: int, exp: int, corr: bytes, salt: bytes, cmt: bytes, end: bytes
+) -> bytes:
+    """Return what `pack_header` does, of a header without `bind` and `rto` whose times are beyond `UINT_32_MAX`.
+
+    Nothing is checked here: ids and salt have 16 bytes, the commitment has 32, extensions are packed.
+    """
+    middle = UNBOUND.pack(BIN_16, mid, UINT_64, iat, UINT_64, exp, BIN_16, corr, NILS, BIN_16, salt, BIN_32, cmt)
+    return opening + middle + end
 
 
 def _are_whole(mid: bytes, corr: bytes, salt: bytes, cmt: bytes) -> bool:

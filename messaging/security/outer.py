@@ -117,7 +117,7 @@ def _split_ending(body: bytes, at: int, header: bytes, block: bytes, content: by
 def join_parts(parts: Parts) -> bytes:
     """Return the bytes of a message; the inverse of `split_parts`."""
     share = batch_share(parts.signature, parts.size)
-    return join_shared(parts.header, parts.block, parts.content, share=share, index=parts.index, path=parts.path)
+    return join_shared(parts.header, parts.block, parts.content, share, parts.index, parts.path)
 
 
 def batch_share(signature: bytes, size: int) -> bytes:
@@ -125,7 +125,7 @@ def batch_share(signature: bytes, size: int) -> bytes:
     return _SIGNATURE_OPENING + signature + _SMALL[size]
 
 
-def join_shared(header: bytes, block: bytes, content: bytes, *, share: bytes, index: int, path: bytes) -> bytes:
+def join_shared(header: bytes, block: bytes, content: bytes, share: bytes, index: int, path: bytes) -> bytes:
     """Return the bytes of a message of a batch.
 
     Args:

@@ -24,10 +24,12 @@ from messaging.security.datakeys import SendKey, SendKeys
 from messaging.security.header import (
     EXTENSION_VALUE_MAX,
     HASH_BYTES,
+    UINT_32_MAX,
     Address,
     check_address,
     is_reply_queue,
     pack_header,
+    pack_unbound,
 )
 from messaging.security.keyring import Keyring
 from messaging.security.keys import SigningKey
@@ -40,6 +42,8 @@ __all__ = ["Sealer", "Unsigned", "restored"]
 
 _WAYS_MAX: Final = 1_024
 _WAYS_LIFE_S: Final = 60.0
+# Kinds that answer nothing, wrap nothing and await nothing.
+_BARE: Final = frozenset({Kind.COMMAND, Kind.EVENT})
 _WITH_BIND: Final = frozenset({Kind.REPLY, Kind.FAULT, Kind.REPLAY})
 _WRAPPING: Final = frozenset({Kind.FAULT, Kind.REPLAY})
 
@@ -71,12 +75,14 @@ class Unsigned:
         return f"Unsigned({self.leaf.hex()}, {self.size_bytes} bytes)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Way:
-    # What all messages of one type to one place share: the policy has said yes, the recipients are known.
+    # What all messages of one type to one place share: the policy has said yes, the recipients are known. The data key
+    # is the last one that served here, and judges itself whether it serves once more.
     opening: bytes
     recipients: tuple[str, ...]
     signer: SigningKey
+    data_key: SendKey | None = None
 
 
 class Sealer:
@@ -143,7 +149,8 @@ class Sealer:
             raise ConfigurationError(f"{self._keyring.service!r} cannot seal a message of {envelope.sender!r}")
         bundle = self._trust.for_sending()
         _check_envelope(envelope, bundle, self._names)
-        way = self._way(envelope, routing_key, bundle)
+        now_s = self._ambient.monotonic_s()
+        way = self._way(envelope, routing_key, bundle, now_s)
         plaintext = pack_content(codec=envelope.codec, headers=envelope.headers, payload=envelope.payload)
         limit = CONTENT_MAX_WRAPPING if envelope.kind in _WRAPPING else CONTENT_MAX
         size = len(plaintext) + suite.TAG_BYTES
@@ -152,23 +159,14 @@ class Sealer:
                 f"{envelope.type} has {size} bytes, at most {limit} are possible: store the large part elsewhere and "
                 "send a reference"
             )
-        data_key = self._data_keys.take(
-            way.recipients, signer=way.signer, bundle=bundle, issued_at_ms=envelope.issued_at_ms, size=size
-        )
+        data_key = way.data_key
+        if data_key is None or not data_key.takes(bundle.generation, envelope.issued_at_ms, now_s, size):
+            data_key = way.data_key = self._data_keys.take(
+                way.recipients, signer=way.signer, bundle=bundle, issued_at_ms=envelope.issued_at_ms, size=size
+            )
         mid, salt = envelope.id.bytes, suite.fresh_bytes(16)
         content_key, commitment = data_key.key.derive(salt, mid)
-        header = pack_header(
-            way.opening,
-            mid=mid,
-            iat=envelope.issued_at_ms,
-            exp=envelope.expires_at_ms,
-            corr=None if envelope.correlation_id is None else envelope.correlation_id.bytes,
-            bind=envelope.bind,
-            rto=envelope.reply_to,
-            salt=salt,
-            cmt=commitment,
-            ext=_extensions(envelope, bundle.version),
-        )
+        header = _header(envelope, way.opening, mid, salt, commitment, bundle.version)
         return content_key, plaintext, header, data_key, way.signer
 
     def attest(self, fields: Mapping[str, object]) -> Sealed:
@@ -192,8 +190,7 @@ class Sealer:
         """
         if not 1 <= len(batch) <= merkle.BATCH_MAX:
             raise ValueError(f"a batch has 1 to {merkle.BATCH_MAX} messages, not {len(batch)}")
-        first = batch[0].signer
-        if all(unsigned.signer is first for unsigned in batch):
+        if len({unsigned.signer for unsigned in batch}) == 1:
             return _signed(batch)
         groups: dict[bytes, list[int]] = {}
         for at, unsigned in enumerate(batch):
@@ -207,8 +204,7 @@ class Sealer:
         """Prepare and sign one message; raises as `prepare` does."""
         return self.sign([self.prepare(envelope, routing_key=routing_key)])[0]
 
-    def _way(self, envelope: Envelope, routing_key: str, bundle: TrustBundle) -> _Way:
-        now_s = self._ambient.monotonic_s()
+    def _way(self, envelope: Envelope, routing_key: str, bundle: TrustBundle, now_s: float) -> _Way:
         if (
             self._ways_of != bundle.generation
             or now_s - self._ways_born_s > _WAYS_LIFE_S
@@ -280,7 +276,7 @@ def _signed(batch: Sequence[Unsigned]) -> list[Sealed]:
     signer, size = batch[0].signer, len(batch)
     share = batch_share(signer.sign(suite.root_statement(signer.kid, size, root)), size)
     return [
-        Sealed(join_shared(one.header, one.block, one.content, share=share, index=index, path=path))
+        Sealed(join_shared(one.header, one.block, one.content, share, index, path))
         for index, (one, path) in enumerate(zip(batch, paths, strict=True))
     ]
 
@@ -351,6 +347,8 @@ def _check_envelope(envelope: Envelope, bundle: TrustBundle, names: Names) -> No
             f"{envelope.type} would live {life_ms} ms; it must expire after it is issued and within "
             f"{bundle.max_lifetime_ms // 1000} s (max_lifetime_s of the trust bundle)"
         )
+    if envelope.bind is None and envelope.reply_to is None and kind in _BARE:
+        return
     if (0 if envelope.bind is None else len(envelope.bind)) != (HASH_BYTES if kind in _WITH_BIND else 0):
         raise ConfigurationError(f"{kind.word} {envelope.type}: bind is the 32-byte leaf of what it answers or wraps")
     if kind is not Kind.REQUEST and envelope.reply_to is not None:
@@ -359,6 +357,21 @@ def _check_envelope(envelope: Envelope, bundle: TrustBundle, names: Names) -> No
         raise ConfigurationError(f"{kind.word} {envelope.type}: reply_to must be a reply queue of {envelope.sender!r}")
     if kind is Kind.REPLY and envelope.correlation_id is None:
         raise ConfigurationError(f"{kind.word} {envelope.type}: correlation_id is the id of the request")
+
+
+def _header(
+    envelope: Envelope, opening: bytes, mid: bytes, salt: bytes, commitment: bytes, bundle_version: int
+) -> bytes:
+    correlation, bind, reply_to = envelope.correlation_id, envelope.bind, envelope.reply_to
+    iat, exp = envelope.issued_at_ms, envelope.expires_at_ms
+    # A message that begins something has one object for both.
+    corr = mid if correlation is envelope.id else None if correlation is None else correlation.bytes
+    ext = _extensions(envelope, bundle_version)
+    if bind is None and reply_to is None and corr is not None and iat > UINT_32_MAX and isinstance(ext, bytes):
+        return pack_unbound(opening, mid, iat, exp, corr, salt, commitment, ext)
+    return pack_header(
+        opening, mid=mid, iat=iat, exp=exp, corr=corr, bind=bind, rto=reply_to, salt=salt, cmt=commitment, ext=ext
+    )
 
 
 def _extensions(envelope: Envelope, bundle_version: int) -> Mapping[str, Any] | bytes:

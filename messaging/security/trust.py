@@ -84,7 +84,10 @@ class TrustStore:
         Raises:
             ConfigurationError: As `usable` does.
         """
-        return self._settling.view(self.usable())
+        bundle = self._current
+        if bundle is None or self._ambient.now_ms() > bundle.expires_at_ms + GRACE_MS:
+            bundle = self.usable()
+        return self._settling.view(bundle)
 
     def settles_in_s(self) -> float:
         """Return in how many seconds everything in the bundle in force is used for sending too."""
