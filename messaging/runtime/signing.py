@@ -6,7 +6,7 @@ message alone is signed alone, in the same tick. A cancelled publish leaves the 
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVarTuple
 
 from messaging.core.sealed import Label, Route, Sealed
 from messaging.errors import ConfigurationError, MessagingError
@@ -16,6 +16,8 @@ from messaging.stores.base import Outgoing
 __all__ = ["BATCH_MAX", "TickSigner"]
 
 BATCH_MAX: Final = 64
+
+Arguments = TypeVarTuple("Arguments")
 
 
 class Waiting(Protocol):
@@ -43,7 +45,7 @@ class TickSigner:
         self._sealer = sealer
         self._batch_max = batch_max
         self._on_tick = on_tick
-        self._waiting: list[tuple[Unsigned, Waiting, Callable[[Sealed], None]]] = []
+        self._waiting: list[tuple[Unsigned, Waiting, Callable[..., None], tuple[object, ...]]] = []
 
     def sealing(self, unsigned: Unsigned, *, route: Route, label: Label, lane: str | None) -> asyncio.Future[Outgoing]:
         """Begin to sign a message for an outbox; it is there at the end of this tick."""
@@ -55,18 +57,23 @@ class TickSigner:
         self.pass_on(unsigned, take, waiting=outcome)
         return outcome
 
-    def pass_on(self, unsigned: Unsigned, take: Callable[[Sealed], None], *, waiting: Waiting) -> None:
+    def pass_on(
+        self, unsigned: Unsigned, take: Callable[[Sealed, *Arguments], None], *arguments: *Arguments, waiting: Waiting
+    ) -> None:
         """Call `take` with the signed message at the end of this tick.
 
         Args:
             unsigned: The message.
             take: Sends it on. It must not raise.
             waiting: Who waits for what becomes of it: told when it cannot be signed, and asked whether it still waits.
+            arguments: What `take` gets after the signed message.
         """
-        self._waiting.append((unsigned, waiting, take))
-        if len(self._waiting) >= self._batch_max:
+        entries = self._waiting
+        entries.append((unsigned, waiting, take, arguments))
+        count = len(entries)
+        if count >= self._batch_max:
             self._flush()
-        elif len(self._waiting) == 1:
+        elif count == 1:
             asyncio.get_running_loop().call_soon(self._end_tick)
 
     def _end_tick(self) -> None:
@@ -81,14 +88,14 @@ class TickSigner:
         if not batch:
             return
         try:
-            sealed = self._sealer.sign([unsigned for unsigned, _, _ in batch])
+            sealed = self._sealer.sign([unsigned for unsigned, _, _, _ in batch])
         except BaseException as error:
             # Nobody may wait for ever for a signature, whatever went wrong; the event loop reports what is not ours.
             failure = error if isinstance(error, MessagingError) else ConfigurationError(f"signing failed: {error!r}")
-            for _, waiting, _ in batch:
+            for _, waiting, _, _ in batch:
                 waiting.set_exception(failure)
             if isinstance(error, MessagingError):
                 return
             raise
-        for (_, _, take), one in zip(batch, sealed, strict=True):
-            take(one)
+        for (_, _, take, arguments), one in zip(batch, sealed, strict=True):
+            take(one, *arguments)

@@ -200,7 +200,7 @@ class Transport(Protocol):
     async def unbind(self, bindings: Iterable[Binding]) -> None:
         """Take bindings away for good; those that are not there are fine."""
 
-    def submit(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
+    def submit(self, sealed: Sealed, route: Route, label: Label, timeout_s: float, outcome: Confirm) -> None:
         """Publish, and tell `outcome` once the broker has confirmed, or what `publish` raises; it never raises itself.
 
         Whoever waits no longer does not take the message back.

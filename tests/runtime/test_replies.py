@@ -111,7 +111,7 @@ async def test_an_answer_that_overtakes_the_confirm_of_its_request_is_taken(
     users, depth = await asking.stage._publisher("users"), asking.stage.depth("orders", "requests")
     submit, held = users._transport.submit, list[Confirm]()
 
-    def unconfirmed(sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
+    def unconfirmed(sealed: Sealed, route: Route, label: Label, timeout_s: float, outcome: Confirm) -> None:
         held.append(outcome)
         nobody: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         submit(sealed, route, label, timeout_s=timeout_s, outcome=nobody)
@@ -130,7 +130,7 @@ async def test_an_answer_that_overtakes_the_confirm_of_its_request_is_taken(
 async def test_a_request_that_its_broker_refuses_fails_at_once(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     users = await asking.stage._publisher("users")
 
-    def refusing(*_: object, outcome: Confirm, **__: object) -> None:
+    def refusing(_: Sealed, __: Route, ___: Label, timeout_s: float, outcome: Confirm) -> None:
         outcome.set_exception(UnroutableError("nobody", routing_key="k"))
         outcome.set_exception(UnroutableError("told twice", routing_key="k"))
 
@@ -291,7 +291,7 @@ async def test_the_callers_deadline_comes_before_that_of_the_requests_own_confir
     # Otherwise a slow answer would be taken for a channel that confirms nothing, and cost that channel.
     users, seen = await asking.stage._publisher("users"), list[float]()
 
-    def silent(*_: object, timeout_s: float, **__: object) -> None:
+    def silent(_: Sealed, __: Route, ___: Label, timeout_s: float, outcome: Confirm) -> None:
         seen.append(timeout_s)
 
     monkeypatch.setattr(users._transport, "submit", silent)

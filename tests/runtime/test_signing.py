@@ -191,12 +191,12 @@ async def test_a_cancelled_publish_leaves_the_batch(realm: Realm, sealer: Counti
     assert split_parts(sealed).size == sealer.batches[0]
 
 
-async def test_when_all_are_cancelled_nothing_issigned(realm: Realm, sealer: CountingSealer) -> None:
+async def test_when_all_are_cancelled_nothing_is_signed(realm: Realm, sealer: CountingSealer) -> None:
     signer = TickSigner(sealer)
     made = unsigned(realm, sealer)
     future: asyncio.Future[Sealed] = asyncio.get_running_loop().create_future()
     future.cancel()
-    signer._waiting.append((made, future, future.set_result))
+    signer._waiting.append((made, future, future.set_result, ()))
 
     signer._flush()
 

@@ -140,7 +140,7 @@ class Publisher:
         self._is_closed = False
         self._tasks = [asyncio.create_task(self._keep_lane(), name="publisher channel") for _ in range(_CHANNELS)]
 
-    def submit(self, parcel: Parcel, *, timeout_s: float, outcome: Confirm) -> None:
+    def submit(self, parcel: Parcel, timeout_s: float, outcome: Confirm) -> None:
         """Publish, and tell `outcome` of the broker's confirm or of why there is none.
 
         It fails with `UnroutableError` when it reached no queue, `PublishNotConfirmedError` when it was refused or not

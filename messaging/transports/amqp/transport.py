@@ -188,10 +188,10 @@ class AmqpTransport:
         await unbind(await self._consuming_connection(), gone)
         self._topology = self._topology.without(gone)
 
-    def submit(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
+    def submit(self, sealed: Sealed, route: Route, label: Label, timeout_s: float, outcome: Confirm) -> None:
         """Publish, and tell `outcome` once the broker has confirmed, or what `publish` raises."""
         parcel = Parcel(sealed, route, label, label.message_id or self._ambient.new_id().hex)
-        self._publisher.submit(parcel, timeout_s=timeout_s, outcome=outcome)
+        self._publisher.submit(parcel, timeout_s, outcome)
 
     def flush(self) -> None:
         """Write now what was submitted, instead of at the end of this turn."""

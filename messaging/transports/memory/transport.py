@@ -112,7 +112,7 @@ class MemoryTransport:
     def flush(self) -> None:
         """Do nothing: what is submitted is at the broker already."""
 
-    def submit(self, sealed: Sealed, route: Route, label: Label, *, timeout_s: float, outcome: Confirm) -> None:
+    def submit(self, sealed: Sealed, route: Route, label: Label, timeout_s: float, outcome: Confirm) -> None:
         """Publish, and tell `outcome` once the broker has confirmed, or what `publish` raises."""
         # Links come and go under one publish, so it is a course of events, and a task.
         publish = partial(self.publish, sealed, route, label, timeout_s=timeout_s)
