@@ -6,8 +6,8 @@ Two steps, because one signature serves many messages: `prepare` does everything
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from messaging.core.ambient import Ambient
 from messaging.core.envelope import Envelope, Kind
@@ -21,20 +21,11 @@ from messaging.security.audit import pack_record
 from messaging.security.bundle import OPS_GROUP, TrustBundle, missing_keys
 from messaging.security.content import pack_content
 from messaging.security.datakeys import SendKey, SendKeys
-from messaging.security.header import (
-    EXTENSION_VALUE_MAX,
-    HASH_BYTES,
-    UINT_32_MAX,
-    Address,
-    check_address,
-    is_reply_queue,
-    pack_header,
-    pack_unbound,
-)
+from messaging.security.header import HASH_BYTES, Address, check_address, is_reply_queue
+from messaging.security.header_writer import write_header
 from messaging.security.keyring import Keyring
 from messaging.security.keys import SigningKey
 from messaging.security.outer import CONTENT_MAX, CONTENT_MAX_WRAPPING, batch_share, join_shared
-from messaging.security.packed import pack_short
 from messaging.security.policy import Policy
 from messaging.security.trust import TrustStore
 
@@ -166,7 +157,7 @@ class Sealer:
             )
         mid, salt = envelope.id.bytes, suite.fresh_bytes(16)
         content_key, commitment = data_key.key.derive(salt, mid)
-        header = _header(envelope, way.opening, mid, salt, commitment, bundle.version)
+        header = write_header(envelope, way.opening, mid, salt, commitment, bundle.version)
         return content_key, plaintext, header, data_key, way.signer
 
     def attest(self, fields: Mapping[str, object]) -> Sealed:
@@ -357,44 +348,6 @@ def _check_envelope(envelope: Envelope, bundle: TrustBundle, names: Names) -> No
         raise ConfigurationError(f"{kind.word} {envelope.type}: reply_to must be a reply queue of {envelope.sender!r}")
     if kind is Kind.REPLY and envelope.correlation_id is None:
         raise ConfigurationError(f"{kind.word} {envelope.type}: correlation_id is the id of the request")
-
-
-def _header(
-    envelope: Envelope, opening: bytes, mid: bytes, salt: bytes, commitment: bytes, bundle_version: int
-) -> bytes:
-    correlation, bind, reply_to = envelope.correlation_id, envelope.bind, envelope.reply_to
-    iat, exp = envelope.issued_at_ms, envelope.expires_at_ms
-    # A message that begins something has one object for both.
-    corr = mid if correlation is envelope.id else None if correlation is None else correlation.bytes
-    ext = _extensions(envelope, bundle_version)
-    if bind is None and reply_to is None and corr is not None and iat > UINT_32_MAX and isinstance(ext, bytes):
-        return pack_unbound(opening, mid, iat, exp, corr, salt, commitment, ext)
-    return pack_header(
-        opening, mid=mid, iat=iat, exp=exp, corr=corr, bind=bind, rto=reply_to, salt=salt, cmt=commitment, ext=ext
-    )
-
-
-def _extensions(envelope: Envelope, bundle_version: int) -> Mapping[str, Any] | bytes:
-    # Keys in ascending order, as the header demands.
-    version = bundle_version if envelope.bundle_version is None else envelope.bundle_version
-    traceparent = envelope.traceparent
-    if envelope.causation_id is None and envelope.slot is None and traceparent is None:
-        return _version_alone(version)
-    extensions: dict[str, Any] = {"bv": version}
-    if envelope.causation_id is not None:
-        extensions["cause"] = envelope.causation_id.bytes
-    if envelope.slot is not None:
-        extensions["slot"] = envelope.slot
-    if traceparent is not None:
-        if len(traceparent.encode()) > EXTENSION_VALUE_MAX:
-            raise ConfigurationError(f"traceparent is beyond {EXTENSION_VALUE_MAX} bytes")
-        extensions["traceparent"] = traceparent
-    return extensions
-
-
-@lru_cache(maxsize=64, typed=True)
-def _version_alone(version: int) -> bytes:
-    return pack_short({"bv": version})
 
 
 def restored(body: bytes) -> Sealed:
