@@ -232,7 +232,9 @@ async def test_a_critical_extension_under_a_bytes_key_does_not_slip_through(aren
 
 @pytest.mark.attack(16)
 async def test_an_unknown_harmless_extension_is_accepted(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("messaging.security.header_writer._extensions", lambda envelope, version: {"bv": version, "x": "new"})
+    monkeypatch.setattr(
+        "messaging.security.header_writer._extensions", lambda envelope, version: {"bv": version, "x": "new"}
+    )
 
     outcome = await arena.struck(arena.sealed())
 

@@ -289,7 +289,9 @@ def test_no_control_character_of_a_message_file_leaves(
     memory_shop: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: str
 ) -> None:
     desk = memory_shop
-    monkeypatch.setattr("messaging.security.header_writer._extensions", lambda envelope, version: {"bv": version, "x": hostile})
+    monkeypatch.setattr(
+        "messaging.security.header_writer._extensions", lambda envelope, version: {"bv": version, "x": hostile}
+    )
     good, bad = tmp_path / "message.bin", tmp_path / "bad.bin"
     good.write_bytes(desk.sealed(hostile, headers={hostile: hostile}))
     bad.write_bytes(hostile.encode())
