@@ -9,11 +9,6 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 REFERENCE: Final = re.compile(r"docs/([a-z0-9_/-]+\.md)((?:,\s+\"[^\"]+\")*)")
 PAGE_IN_TICKS: Final = re.compile(r"`(?:docs/)?([a-z0-9_-]+\.md)`")
 LINK: Final = re.compile(r"\]\(([^)#:]+?)(?:#[^)]*)?\)")
-# Sections that come with the verbs for rotation and signing; the code below them is there first.
-AWAITED: Final = {
-    "trust.md": frozenset({"Changing trust", "Public parts", "Roots", "Rotation", "Signing"}),
-    "spec.md": frozenset({"Lag"}),
-}
 
 
 def texts() -> Iterator[tuple[Path, str]]:
@@ -43,7 +38,7 @@ def test_references_from_code_name_a_page_and_a_heading_that_exist() -> None:
         for name, quoted in REFERENCE.findall(unfolded(text)):
             page = ROOT / "docs" / name
             wanted = re.findall(r'"([^"]+)"', quoted)
-            known = headings(page) | AWAITED.get(name, frozenset()) if page.exists() else set()
+            known = headings(page) if page.exists() else set()
             if not page.exists() or not set(wanted) <= known:
                 broken.append(f"{path.relative_to(ROOT)}: docs/{name} {wanted}")
 
@@ -72,6 +67,47 @@ def test_links_lead_to_files() -> None:
     ]
 
     assert broken == []
+
+
+def rows_of(page: Path, *titles: str) -> list[list[str]]:
+    """Return the cells of all tables of a page whose first column has one of these titles."""
+    found: list[list[str]] = []
+    is_wanted, before = False, ""
+    for line in page.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and not before.startswith("|"):
+            is_wanted = cells[0] in titles
+        elif line.startswith("|") and is_wanted and not set(line) <= set("|- "):
+            found.append(cells)
+        before = line
+    return found
+
+
+def test_each_guarantee_names_a_test_that_exists() -> None:
+    rows = rows_of(ROOT / "docs" / "guarantees.md", "guarantee")
+    named = [re.findall(r"`(tests/[a-z0-9_/.]+)`", row[-1]) for row in rows]
+
+    assert len(rows) > 30
+    assert [row[0] for row, tests in zip(rows, named, strict=True) if not tests] == []
+    assert [test for tests in named for test in tests if not (ROOT / test).exists()] == []
+
+
+def test_each_trap_of_the_broker_names_a_test_that_exists_or_says_that_there_is_none() -> None:
+    rows = rows_of(ROOT / "docs" / "topology.md", "trap")
+    named = [re.findall(r"`([a-z0-9_/]+\.py)`", row[-1]) for row in rows]
+    known = {path.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("*.py")}
+    known |= {path.rpartition("/")[2] for path in known}
+
+    assert len(rows) > 30
+    assert [row[0] for row, tests in zip(rows, named, strict=True) if not tests and "none:" not in row[-1]] == []
+    assert [test for tests in named for test in tests if test not in known] == []
+
+
+def test_the_list_of_pages_has_them_all() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = set(LINK.findall(index.read_text()))
+
+    assert {page.name for page in index.parent.glob("*.md")} - listed == {index.name}
 
 
 def test_modules_that_the_architecture_names_exist_and_none_is_left_out() -> None:

@@ -1,4 +1,4 @@
-"""`TrustLag`: notices that others have a newer trust bundle, from messages that are proven (docs/spec.md, "Lag").
+"""`TrustLag`: notices that others have a newer trust bundle, from messages that are proven (docs/trust.md, "Versions").
 
 A claim in an unverified message says nothing; a verified sender that has had a newer bundle for minutes says that ours
 does not arrive: its grants and keys are unknown here, and its removals are not obeyed.

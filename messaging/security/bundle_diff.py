@@ -1,4 +1,4 @@
-"""What changes from one bundle to the next, in words: what a person reads before signing (docs/trust.md, "Signing").
+"""What changes from one bundle to the next, in words: what a person reads before signing (docs/trust.md).
 
 Every difference of the two contents becomes a sentence; whatever has no sentence of its own is named as it stands, so
 nothing can be slipped under a signature because this module does not know it.

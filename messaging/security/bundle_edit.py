@@ -1,4 +1,4 @@
-"""Changes of a bundle's content, as values: each takes a content and returns another (docs/trust.md, "Changing trust").
+"""Changes of a bundle's content, as values: each takes a content and returns another (docs/trust.md).
 
 Nothing here signs, writes or decides whether a content is allowed: `parse_content` is asked about every result before
 it is kept, so a mistake of an edit cannot reach a signature.

@@ -1,4 +1,4 @@
-"""The public part of a keyring, as a file for whoever signs the trust bundle (docs/trust.md, "Public parts").
+"""The public part of a keyring, as a file for whoever signs the trust bundle (docs/trust.md).
 
 It proves that its maker holds the private signing keys: each of them has signed the file, so nobody can offer another's
 key under a name of their own. That the file is the right one is for people to compare, by its fingerprint.

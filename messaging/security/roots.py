@@ -1,4 +1,4 @@
-"""Root keys: they sign trust bundles, are kept offline, and are pinned in every key file (docs/trust.md, "Roots").
+"""Root keys: they sign trust bundles, are kept offline, and are pinned in every key file (docs/trust.md).
 
 Two kinds of files. A *root key file* holds one private root key, always under a passphrase, and belongs to one person.
 The *roots file* `trust.roots` is public: the realm, all root keys, and how many of them must sign; whoever makes a key

@@ -19,7 +19,7 @@ from messaging.security.bundle import KeyState
 
 __all__ = ["KeyFact", "Plan", "Step", "Timing", "plan_rotation"]
 
-# Services look at the bundle every 5 s and hold what is under an unknown key for 60 s (docs/spec.md, "Lag").
+# Services look at the bundle every 5 s and hold what is under an unknown key for 60 s (docs/trust.md, "Versions").
 SETTLE_MS: Final = 60_000
 # Both clocks of a message may be off by so much (docs/spec.md, "Order of checks").
 SKEW_MS: Final = 60_000
