@@ -13,6 +13,7 @@ from typing import Final
 
 from messaging.cli.broker_node import PrivateNode
 from tests.chaos.programs import Worker
+from tests.support.broker import CTL_TIMEOUT_S
 
 __all__ = ["Census", "count", "grown"]
 
@@ -20,14 +21,13 @@ Census = Mapping[tuple[str, str], float]
 
 _COUNTED_TIMEOUT_S: Final = 60.0
 _LOOK_S: Final = 0.2
-_CTL_TIMEOUT_S: Final = 90.0
 
 
 async def count(node: PrivateNode, workers: Sequence[Worker]) -> Census:
     """Count what workers hold: channels are the average of a service's workers, everything else is of the largest."""
     tasks = dict(zip(workers, await asyncio.gather(*map(_tasks, workers)), strict=True))
     listed = await asyncio.to_thread(
-        node.ctl, "list_connections", "client_properties", "channels", "--formatter", "json", timeout_s=_CTL_TIMEOUT_S
+        node.ctl, "list_connections", "client_properties", "channels", "--formatter", "json", timeout_s=CTL_TIMEOUT_S
     )
     connections = [(json.dumps(row["client_properties"]), row["channels"]) for row in json.loads(listed)]
     found: dict[tuple[str, str], float] = {}

@@ -20,7 +20,7 @@ from tests.chaos.cluster import ClusterNode, run_cluster
 from tests.chaos.findings import Finding, describe_machine, write_report
 from tests.chaos.opening import open_rig
 from tests.chaos.rig import Rig
-from tests.support.broker import a_node, start_node
+from tests.support.broker import CTL_TIMEOUT_S, a_node, start_node
 from tests.support.databases import postgres_server, postgres_url
 from tests.support.installation import ROOT
 from tests.support.postgres import PrivatePostgres, run_private_postgres
@@ -137,7 +137,7 @@ async def cluster_rig(cluster: list[ClusterNode], run_folder: Path, seed: int) -
 def _findings(_chaos_node: PrivateNode) -> tuple[list[Finding], str]:
     if not _chaos_node.is_ready:
         start_node(_chaos_node)
-    version = _chaos_node.ctl("eval", "rabbit_misc:version().", timeout_s=90).strip().strip('"')
+    version = _chaos_node.ctl("eval", "rabbit_misc:version().", timeout_s=CTL_TIMEOUT_S).strip().strip('"')
     return [], version
 
 

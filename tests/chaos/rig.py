@@ -28,6 +28,7 @@ from tests.chaos.load import CALL_TIMEOUT_S
 from tests.chaos.oracle import Judgement, Letter, judge
 from tests.chaos.programs import Program, Worker
 from tests.chaos.worker import PARTITIONS, POOL_SIZE
+from tests.support.broker import CTL_TIMEOUT_S
 from tests.support.proxy import TcpProxy
 
 __all__ = ["DEFAULT_MIX", "Rig"]
@@ -132,9 +133,8 @@ class Rig:
 
     @property
     def _proxied(self) -> str:
-        if not self.is_proxied:
-            return self._environment["MESSAGING_BROKER_URL"]
-        return f"amqp://guest:guest@127.0.0.1:{self.proxy.port}/"
+        through = f"amqp://guest:guest@127.0.0.1:{self.proxy.port}/"
+        return through if self.is_proxied else self._environment["MESSAGING_BROKER_URL"]
 
     def _worker(self, service: str, variables: Mapping[str, str]) -> Worker:
         number = len(self.workers) + len(self.gone)
@@ -184,8 +184,7 @@ class Rig:
             *("--limit", str(limit), "--accounts", str(accounts), "--mix", json.dumps(mix)),
             *("--flaky", str(flaky), "--stall-s", str(stall_s)),
         ]
-        if self._idle is None:
-            self._idle = await count(self.node, self.workers)
+        self._idle = await count(self.node, self.workers) if self._idle is None else self._idle
         variables |= {"MESSAGING_BROKER_URL": self._proxied} if through_proxy else {}
         since_s = time.time()
         self.loads.append(
@@ -309,9 +308,8 @@ class Rig:
 
     async def unsettled(self, *services: str) -> int:
         """Return how many deliveries consumers of some services hold, of all services without names."""
-        listed = await asyncio.to_thread(
-            self.node.ctl, "list_queues", "name", "messages_unacknowledged", "--formatter", "json", timeout_s=90
-        )
+        words = ("list_queues", "name", "messages_unacknowledged", "--formatter", "json")
+        listed = await asyncio.to_thread(self.node.ctl, *words, timeout_s=CTL_TIMEOUT_S)
         prefixes = tuple(f"{self.operator.names.namespace}.{service}." for service in services or self._services)
         return sum(row["messages_unacknowledged"] for row in json.loads(listed) if row["name"].startswith(prefixes))
 

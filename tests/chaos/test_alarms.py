@@ -9,6 +9,7 @@ import pytest
 from tests.chaos.findings import Finding
 from tests.chaos.history import What, read_history
 from tests.chaos.rig import Rig
+from tests.support.broker import CTL_TIMEOUT_S
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -22,7 +23,7 @@ ALARMS = {
 
 
 async def ctl(rig: Rig, *arguments: str) -> None:
-    await asyncio.to_thread(rig.node.ctl, *arguments, timeout_s=90)
+    await asyncio.to_thread(rig.node.ctl, *arguments, timeout_s=CTL_TIMEOUT_S)
 
 
 @pytest.mark.parametrize("kind", sorted(ALARMS))

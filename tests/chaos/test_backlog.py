@@ -30,6 +30,7 @@ from tests.chaos.conftest import IS_SMOKE
 from tests.chaos.findings import Finding, now
 from tests.chaos.programs import Program
 from tests.chaos.resting import of_the_kernel
+from tests.support.broker import CTL_TIMEOUT_S
 from tests.support.installation import ROOT
 from tests.support.waiting import eventually
 
@@ -134,7 +135,7 @@ class Field:
     async def queues(self) -> list[tuple[str, int, int]]:
         """Return name, messages and consumers of each queue."""
         words = ("list_queues", "name", "messages", "consumers", "--formatter", "json")
-        listed = json.loads(await asyncio.to_thread(self.node.ctl, *words, timeout_s=90))
+        listed = json.loads(await asyncio.to_thread(self.node.ctl, *words, timeout_s=CTL_TIMEOUT_S))
         rows = [(row["name"], row["messages"], row["consumers"]) for row in listed]
         return [row for row in rows if row[0].startswith(f"{self.namespace}.sluggard.")]
 

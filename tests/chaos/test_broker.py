@@ -9,11 +9,9 @@ import pytest
 from tests.chaos.findings import Finding
 from tests.chaos.history import Outcome, What, read_history
 from tests.chaos.rig import Rig
-from tests.support.broker import start_node
+from tests.support.broker import CTL_TIMEOUT_S, start_node
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
-
-CTL_TIMEOUT_S = 90.0
 
 
 async def ctl(rig: Rig, *arguments: str) -> str:

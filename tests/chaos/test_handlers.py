@@ -9,17 +9,18 @@ import pytest
 from tests.chaos.findings import Finding
 from tests.chaos.history import What
 from tests.chaos.rig import Rig
+from tests.support.broker import CTL_TIMEOUT_S
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
 BROKER_PATIENCE_S = 5
 SLOW_S = 20.0
 BLOCKED_S = 30.0
-CTL_TIMEOUT_S = 90.0
 
 
 async def set_broker(rig: Rig, name: str, value: str) -> None:
-    await asyncio.to_thread(rig.node.ctl, "eval", f"application:set_env(rabbit, {name}, {value}).", timeout_s=90)
+    words = ("eval", f"application:set_env(rabbit, {name}, {value}).")
+    await asyncio.to_thread(rig.node.ctl, *words, timeout_s=CTL_TIMEOUT_S)
 
 
 @pytest.mark.postgres

@@ -14,6 +14,7 @@ import pytest
 from messaging.cli.broker_node import PrivateNode
 from messaging.runtime.failpoint import Step
 from tests.chaos.findings import Finding, now
+from tests.support.broker import CTL_TIMEOUT_S
 from tests.support.graveyard import Graveyard, Moved, Replayed, open_graveyard
 from tests.support.waiting import eventually
 
@@ -31,7 +32,6 @@ PAIRS = 6
 PART = 20
 EVENTS = 60
 DEATHS = 5
-CTL_TIMEOUT_S = 90.0
 REPLAY_STEPS = [Step.BEFORE_REPLAY, Step.AFTER_REPLAY, Step.AFTER_LETTER, Step.BEFORE_RETURN]
 
 

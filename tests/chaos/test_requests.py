@@ -9,6 +9,7 @@ from messaging.runtime.failpoint import Step
 from tests.chaos.findings import Finding
 from tests.chaos.history import What
 from tests.chaos.rig import Rig
+from tests.support.broker import CTL_TIMEOUT_S
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -23,7 +24,7 @@ async def test_the_answers_queue_is_deleted(rig: Rig, fire_s: float, findings: l
     await asyncio.sleep(2)
 
     for queue in await reply_queues(rig):
-        await asyncio.to_thread(rig.node.ctl, "delete_queue", queue, timeout_s=90)
+        await asyncio.to_thread(rig.node.ctl, "delete_queue", queue, timeout_s=CTL_TIMEOUT_S)
     await rig.recovered()
     await asyncio.sleep(fire_s / 4)
     finding, judgement = await rig.judged("queue of replies deleted")
@@ -67,6 +68,6 @@ async def test_whoever_answers_dies_after_the_effect(rig: Rig, findings: list[Fi
 
 
 async def reply_queues(rig: Rig) -> list[str]:
-    listed = await asyncio.to_thread(rig.node.ctl, "list_queues", "name", timeout_s=90)
+    listed = await asyncio.to_thread(rig.node.ctl, "list_queues", "name", timeout_s=CTL_TIMEOUT_S)
     prefix = f"{rig.operator.names.namespace}.load.replies."
     return [line.strip() for line in listed.splitlines() if line.strip().startswith(prefix)]

@@ -23,6 +23,7 @@ from tests.chaos.history import What, read_history
 from tests.chaos.leaking import Leak
 from tests.chaos.resting import held
 from tests.chaos.rig import Rig
+from tests.support.broker import CTL_TIMEOUT_S
 
 pytestmark = [pytest.mark.broker, pytest.mark.postgres, pytest.mark.timeout(3 * 3_600)]
 
@@ -44,7 +45,7 @@ Found = dict[tuple[str, str], list[tuple[float, float]]]
 
 async def counted(rig: Rig, what: str) -> float:
     """Return how many channels or connections the broker has."""
-    listed = await asyncio.to_thread(rig.node.ctl, f"list_{what}", "pid", timeout_s=90)
+    listed = await asyncio.to_thread(rig.node.ctl, f"list_{what}", "pid", timeout_s=CTL_TIMEOUT_S)
     return float(len(listed.splitlines()))
 
 

@@ -11,6 +11,7 @@ from scripts.dev_certs import Issued
 from tests.chaos.findings import Finding
 from tests.chaos.opening import open_rig
 from tests.chaos.rig import Rig
+from tests.support.broker import CTL_TIMEOUT_S
 from tests.support.tls import HOST, TlsNode, a_tls_node, expired
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -63,7 +64,7 @@ def renewed(node: TlsNode) -> Issued:
 async def show(node: TlsNode, act: Act) -> None:
     """Issue certificates, and have every connection made anew with them."""
     await asyncio.to_thread(lambda: node.present(act(node)))
-    await asyncio.to_thread(node.ctl, "close_all_connections", "chaos", timeout_s=90)
+    await asyncio.to_thread(node.ctl, "close_all_connections", "chaos", timeout_s=CTL_TIMEOUT_S)
 
 
 async def go_wrong(node: TlsNode, act: Act) -> None:

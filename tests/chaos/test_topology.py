@@ -16,6 +16,7 @@ from tests.chaos.findings import Finding
 from tests.chaos.history import What, read_history
 from tests.chaos.opening import open_rig
 from tests.chaos.rig import Rig
+from tests.support.broker import CTL_TIMEOUT_S
 from tests.support.guarded import guarded
 from tests.support.installation import ROOT
 from tests.support.managed import ManagedNode, a_managed_node
@@ -31,7 +32,7 @@ Act = Callable[[Rig], Awaitable[object]]
 
 
 async def ctl(rig: Rig, *arguments: str) -> str:
-    return await asyncio.to_thread(rig.node.ctl, *arguments, timeout_s=90)
+    return await asyncio.to_thread(rig.node.ctl, *arguments, timeout_s=CTL_TIMEOUT_S)
 
 
 def resource(kind: str, name: str) -> str:
