@@ -114,7 +114,7 @@ class Intake:
             if self._is_replacing:
                 self._put_off.append(delivery)
             return
-        handling = Handling(delivery=delivery, part=self.part, original=delivery.body)
+        handling = Handling(delivery, self.part)
         self._running.put(handling)
 
     async def _handle(self, handling: Handling) -> None:

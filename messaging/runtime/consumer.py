@@ -174,7 +174,6 @@ class Consumer:
                 return early
             raise
         self._lag.note(verified.header.ext.get("bv"))
-        handling.original = body
         if verified.header.address.kind is Kind.REPLAY:
             return await self._open_replay(handling, verified)
         handling.verified = verified
@@ -237,7 +236,7 @@ class Consumer:
 
     def _reserved(self, handling: Handling, verified: Verified) -> Awaitable[Reservation]:
         header, delivery = verified.header, handling.delivery
-        way = self._ways.find(header.address.kind, header.name, header.version)
+        handling.way = way = self._ways.find(header.address.kind, header.name, header.version)
         grouping = None if way is None else way.handler.grouping
         if grouping is not None and (delivery.attempt > 1 or delivery.delivery_count):
             # One that came back is alone with whatever it causes.
@@ -281,7 +280,7 @@ class Consumer:
             message, envelope = self._fault_message(handling, envelope)
             way = self._ways.resolve(Kind.FAULT, envelope.name, envelope.version)
         else:
-            way = self._ways.resolve(envelope.kind, envelope.name, envelope.version)
+            way = handling.way or self._ways.resolve(envelope.kind, envelope.name, envelope.version)
             message = decode_model(way.handler.model, envelope.payload, envelope.codec)
         handling.handler = way.handler
         handling.attempt = handling.delivery.attempt

@@ -1,6 +1,5 @@
 """`Part` and `Handling`: one queue of a service, and what is known of one delivery while it is being handled."""
 
-from dataclasses import dataclass, field
 from enum import Enum
 
 from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
@@ -8,6 +7,7 @@ from messaging.core.fault import Fault
 from messaging.core.inbox import Decision
 from messaging.errors import ConfigurationError
 from messaging.runtime.router import Handler
+from messaging.runtime.ways import Way
 from messaging.security.verified import Verified
 from messaging.stores.base import Reservation
 from messaging.transports.base import Delivery
@@ -28,9 +28,10 @@ class Part(Enum):
         self.kinds = kinds
 
 
-@dataclass(slots=True)
 class Handling:
     """One delivery on its way from the queue to its verdict.
+
+    What is not known yet is the class's, so that a delivery stores only what it comes to be.
 
     Attributes:
         delivery: What arrived.
@@ -41,6 +42,7 @@ class Handling:
         original: The bytes that a burial keeps: of a replay the original inside it.
         reservation: The inbox's lease.
         envelope: The opened message.
+        way: What is to be done with it, once it was asked for.
         handler: Who handles it.
         fault: Why it failed.
         reply: Of requests: the encoded answer.
@@ -51,17 +53,14 @@ class Handling:
         is_buried: Its dead letter is confirmed.
     """
 
-    delivery: Delivery
-    part: Part
-    home: str | None = None
     attempt: int = 1
-    original: bytes = field(default=b"", repr=False)
     verified: Verified | None = None
     reservation: Reservation | None = None
     envelope: Envelope | None = None
+    way: Way | None = None
     handler: Handler | None = None
     fault: Fault | None = None
-    reply: bytes | None = field(default=None, repr=False)
+    reply: bytes | None = None
     reply_codec: int = CODEC_MSGPACK
     replayed_by: str | None = None
     replay_reason: str | None = None
@@ -70,6 +69,12 @@ class Handling:
     is_forged: bool = False
     is_buried: bool = False
     said: str | None = None
+
+    def __init__(self, delivery: Delivery, part: Part, *, home: str | None = None) -> None:
+        self.delivery = delivery
+        self.part = part
+        self.home = home
+        self.original = delivery.body
 
     @property
     def holds_lease(self) -> bool:

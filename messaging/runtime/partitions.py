@@ -245,7 +245,7 @@ class PartitionIntake:
         delivery: Delivery = HeldDelivery(place.item)
         since_s = self._ambient.monotonic_s()
         while True:
-            handling = Handling(delivery=delivery, part=Part.COMMANDS, home=self._home, original=delivery.body)
+            handling = Handling(delivery, Part.COMMANDS, home=self._home)
             verdict = await self._tried(handling)
             if verdict is None:
                 return

@@ -28,19 +28,20 @@ from messaging.errors import (
 from messaging.security import merkle, suite
 from messaging.security.bundle import KeyState, SigningEntry, TrustBundle
 from messaging.security.cache import BoundedCache
-from messaging.security.header import Header
+from messaging.security.header import Address, Header
 from messaging.security.header_reader import HeaderReader
 from messaging.security.outer import CONTENT_MAX, Parts, split_parts
 from messaging.security.trust import TrustStore
 from messaging.security.verified import Verified
 
-__all__ = ["Checks", "Claim"]
+__all__ = ["Checks", "Claim", "Standing"]
 
 CLOCK_SKEW_MS: Final = 60_000
 ROOTS_MAX: Final = 4_096
 ROOTS_PER_SENDER: Final = 256
 ROOTS_LIFE_S: Final = 60.0
 GRANTED_MAX: Final = 4_096
+STANDINGS_MAX: Final = 2_048
 
 _WRAPPING: Final = frozenset({Kind.FAULT, Kind.REPLAY})
 
@@ -63,6 +64,28 @@ class Claim:
         return int(self.header.ext.get("bv", 0)) > bundle.version
 
 
+@value
+class Standing:
+    """That a message with this address was accepted from this queue, under this bundle.
+
+    Suite, place, sender, key, its state and policy depend on nothing else: the address holds all that they look at, and
+    neither it nor a bundle ever changes. Of a further message with all of these the very same is asked only what is its
+    own: its times, its path, its signature. Whatever else it is, all steps are taken anew.
+
+    Attributes:
+        address: The very object; headers of one opening share it.
+        bundle: The very object: a newer one makes every standing void.
+        kinds, queue: Where it was read from.
+        entry: The sender's key.
+    """
+
+    address: Address
+    bundle: TrustBundle
+    kinds: frozenset[Kind]
+    queue: str | None
+    entry: SigningEntry
+
+
 class Checks:
     """Steps 1 to 8 for one receiver.
 
@@ -78,6 +101,8 @@ class Checks:
         self._ambient = ambient
         self._headers = HeaderReader(names, suites)
         self._granted: set[tuple[bytes, Kind, str, str, str]] = set()
+        # By the identity of the address, which lives as long as its entry.
+        self._standings: dict[int, Standing] = {}
         self._roots: BoundedCache[bool] = BoundedCache(total=ROOTS_MAX, per_owner=ROOTS_PER_SENDER, life_s=ROOTS_LIFE_S)
 
     def bundle(self) -> TrustBundle:
@@ -199,6 +224,32 @@ class Checks:
             f"trust bundle version {bundle.version} does not let {sender!r} send {kind.word} {header.name!r}",
             disposition=Disposition.LAG if claim.is_ahead_of(bundle) else Disposition.REFUSED,
         )
+
+    def standing(
+        self, header: Header, bundle: TrustBundle, kinds: frozenset[Kind], queue: str | None
+    ) -> SigningEntry | None:
+        """Return the sender's key when steps 3 to 7 are known to end well; None says only that they are to be taken."""
+        address, iat, exp = header.address, header.iat, header.exp
+        known = self._standings.get(id(address))
+        if (
+            known is None
+            or known.address is not address
+            or known.bundle is not bundle
+            or known.queue != queue
+            or known.kinds != kinds
+        ):
+            return None
+        now_ms = self._ambient.now_ms()
+        # Steps 5 and 6 for this message; see `time_refusal` and `key_refusal`.
+        is_timely = exp - iat <= bundle.max_lifetime_ms and iat - CLOCK_SKEW_MS <= now_ms <= exp + CLOCK_SKEW_MS
+        return known.entry if is_timely and known.entry.covers(iat) else None
+
+    def note_standing(self, claim: Claim, bundle: TrustBundle, kinds: frozenset[Kind], queue: str | None) -> None:
+        """Remember that a message of this address has passed every step, its signature included."""
+        address = claim.header.address
+        if len(self._standings) >= STANDINGS_MAX:
+            self._standings.clear()
+        self._standings[id(address)] = Standing(address, bundle, kinds, queue, self.entry(claim, bundle))
 
     def signed(self, claim: Claim, entry: SigningEntry, bundle: TrustBundle) -> Verified:
         """Step 8: path and signature.

@@ -87,9 +87,15 @@ class Opener:
         """Steps 4 to 8 of `verify`, under the bundle that is in force now; raises as that does."""
         checks = self._checks
         bundle = checks.bundle()
+        entry = checks.standing(claim.header, bundle, kinds, queue)
+        if entry is not None:
+            # The usual case: one like it was accepted before.
+            return checks.signed(claim, entry, bundle)
         checks.check_suite(claim, bundle)
         refusal = self._place_refusal(claim, bundle, kinds, queue) or checks.time_refusal(claim, bundle)
-        return checks.concluded(claim, refusal, bundle=bundle)
+        verified = checks.concluded(claim, refusal, bundle=bundle)
+        checks.note_standing(claim, bundle, kinds, queue)
+        return verified
 
     def decrypt(self, verified: Verified) -> Envelope:
         """Open a verified message: steps 10 to 14.
@@ -98,8 +104,10 @@ class Opener:
             SealError: It is not for this identity, or its content cannot be opened or read.
             ConfigurationError: The message was refused: it is kept as evidence, not for use.
         """
-        _check_accepted(verified)
-        return _envelope_of(verified, self._unwrapping.content(verified, self._checks.bundle()))
+        if not verified.accepted:
+            raise _unaccepted()
+        content = self._unwrapping.content(verified, self._checks.bundle())
+        return verified.envelope(payload=content.payload, codec=content.codec, headers=content.headers)
 
     def opening(self, verified: Verified) -> Callable[[], Envelope]:
         """Do all of `decrypt` but the cipher, and return that: it touches nothing else, so it may run in a thread.
@@ -108,7 +116,8 @@ class Opener:
             SealError: As `decrypt`; what is wrong with the content itself is raised by what this returns.
             ConfigurationError: As `decrypt`.
         """
-        _check_accepted(verified)
+        if not verified.accepted:
+            raise _unaccepted()
         opened = self._unwrapping.opening(verified, self._checks.bundle())
         return lambda: _envelope_of(verified, opened())
 
@@ -331,9 +340,8 @@ def _misplaced(message: str) -> AudienceError:
     return AudienceError(message, disposition=Disposition.REFUSED)
 
 
-def _check_accepted(verified: Verified) -> None:
-    if not verified.accepted:
-        raise ConfigurationError("a refused message cannot be opened; open what verify() returned")
+def _unaccepted() -> ConfigurationError:
+    return ConfigurationError("a refused message cannot be opened; open what verify() returned")
 
 
 def _envelope_of(verified: Verified, content: Content) -> Envelope:

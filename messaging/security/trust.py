@@ -71,7 +71,8 @@ class TrustStore:
         Raises:
             ConfigurationError: None has been loaded, or it is expired for more than a day.
         """
-        bundle = self.current
+        # `current` says what to do when there is none.
+        bundle = self._current or self.current
         if self._ambient.now_ms() > bundle.expires_at_ms + GRACE_MS:
             raise ConfigurationError(
                 f"trust bundle version {bundle.version} is expired for more than a day; install a newer {BUNDLE_FILE}"

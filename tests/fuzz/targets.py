@@ -181,7 +181,7 @@ class Bench:
 
     def _opened(self, plaintext: bytes) -> Envelope | None:
         verified = self.orders.verify(self.command, kinds=EVERY_KIND)
-        known, _ = self.orders._unwrapping._unwrapped(verified, self.realm.stores["orders"].current)
+        known, _ = self.orders._unwrapping._unwrapped(verified, self.realm.stores["orders"].current, 0.0)
         content_key, _ = known.key.derive(verified.header.salt, verified.header.mid)
         header, block = self.parts.header, self.parts.block
         content = aead_seal(content_key, plaintext, block_digest=suite.sha256(block), header=header)

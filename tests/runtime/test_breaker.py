@@ -1,6 +1,7 @@
 """A queue that pauses while what its handlers need is away."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -31,6 +32,10 @@ def handler(name: str = "orders.place", policy: RetryPolicy = POLICY) -> Handler
     return found
 
 
+def unhandled() -> Handling:
+    return Handling(cast("Delivery", SimpleNamespace(body=b"")), Part.COMMANDS)
+
+
 class Queue:
     """A breaker, its clock, and what comes through it."""
 
@@ -40,7 +45,7 @@ class Queue:
         self.breaker = Breaker("q", default=RetryPolicy(), monotonic_s=lambda: self.now_s)
 
     async def handle(self, fault: Fault | None = None, *, by: Handler | None = None) -> None:
-        handling = Handling(delivery=cast("Delivery", None), part=Part.COMMANDS)
+        handling = unhandled()
         async with self.breaker.passage(handling, stopping=self.stopping):
             handling.handler, handling.fault = by or handler(), fault
 
@@ -82,7 +87,8 @@ async def test_a_handler_that_did_not_ask_for_it_never_pauses_its_queue() -> Non
 
 async def test_what_reached_no_handler_says_nothing() -> None:
     queue = Queue()
-    handling = Handling(delivery=cast("Delivery", None), part=Part.COMMANDS, fault=AWAY)
+    handling = unhandled()
+    handling.fault = AWAY
 
     for _ in range(9):
         async with queue.breaker.passage(handling, stopping=queue.stopping):
@@ -99,7 +105,7 @@ async def test_after_the_pause_one_is_tried_and_a_success_lets_all_go_on(logs: L
     gate = asyncio.Event()
 
     async def work(number: int) -> None:
-        handling = Handling(delivery=cast("Delivery", None), part=Part.COMMANDS)
+        handling = unhandled()
         async with queue.breaker.passage(handling, stopping=queue.stopping):
             entered.append(number)
             await gate.wait()
@@ -142,7 +148,7 @@ async def test_a_try_that_ends_otherwise_leaves_the_place_to_the_next() -> None:
     for _ in range(3):
         await queue.handle(AWAY)
     queue.now_s = 10.0
-    handling = Handling(delivery=cast("Delivery", None), part=Part.COMMANDS)
+    handling = unhandled()
 
     with pytest.raises(GivenBack):
         async with queue.breaker.passage(handling, stopping=queue.stopping):

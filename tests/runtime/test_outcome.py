@@ -211,12 +211,15 @@ class _Back:
     redelivered: bool = True
     attempt: int = 1
     first_failed_ms: int | None = None
+    body: bytes = b""
 
 
 def _handling(stage: Stage, back: _Back, *, part: Part = Part.REQUESTS, life_ms: int = 60_000) -> Handling:
     body = stage.sealed(CountOrders(), "users", life_ms=life_ms)
     verified = stage.opener("orders").verify(body, kinds=frozenset({Kind.REQUEST}))
-    return Handling(delivery=cast("Delivery", back), part=part, verified=verified)
+    handling = Handling(cast("Delivery", back), part)
+    handling.verified = verified
+    return handling
 
 
 def _outcomes(stage: Stage) -> Outcomes:

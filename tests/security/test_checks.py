@@ -15,6 +15,7 @@ from messaging.errors import (
     UnknownKeyError,
 )
 from messaging.security import checks
+from messaging.security.bundle import TrustBundle
 from messaging.security.checks import ROOTS_LIFE_S, Checks
 from messaging.security.development import identity_entry
 from messaging.security.keys import VerifyKey
@@ -340,3 +341,118 @@ def test_remembered_grants_are_bounded(realm: Realm, monkeypatch: pytest.MonkeyP
         assert opener.verify(realm.sealed(name=f"orders.place_order_{version}"), kinds=EVERY_KIND).accepted
 
     assert len(opener._checks._granted) == 1
+
+
+# ---- what was accepted before
+
+
+def acquainted(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> tuple[Opener, list[Any]]:
+    """Return an opener that has accepted a message of users, and what is asked of policy from then on."""
+    opener = realm.opener("orders")
+    opener.verify(realm.sealed(), kinds=EVERY_KIND)
+    asked: list[Any] = []
+    refusal_of = Checks.policy_refusal
+
+    def counted(self: Checks, claim: checks.Claim, bundle: TrustBundle) -> SealError | None:
+        asked.append(claim.header.address)
+        return refusal_of(self, claim, bundle)
+
+    monkeypatch.setattr(Checks, "policy_refusal", counted)
+    return opener, asked
+
+
+def test_what_is_like_an_accepted_message_is_asked_for_its_own_alone(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener, asked = acquainted(realm, monkeypatch)
+
+    accepted = [opener.verify(realm.sealed(), kinds=EVERY_KIND) for _ in range(3)]
+
+    assert all(one.accepted for one in accepted)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "disposition"),
+    [(60 + 3600, None), (60 + 3600 + 1, Disposition.EXPIRED), (-60, None), (-61, Disposition.LAG)],
+)
+def test_what_is_like_an_accepted_message_has_times_of_its_own(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch, seconds: int, disposition: Disposition | None
+) -> None:
+    opener, asked = acquainted(realm, monkeypatch)
+    body = realm.sealed(expires_at_ms=START_MS + 3_600_000)
+    realm.clock.now_ms += seconds * 1000
+
+    if disposition is None:
+        assert opener.verify(body, kinds=EVERY_KIND).accepted
+        assert asked == []
+        return
+    with pytest.raises(StaleMessageError) as caught:
+        opener.verify(body, kinds=EVERY_KIND)
+
+    assert caught.value.disposition is disposition
+    assert isinstance(caught.value.evidence, Verified)
+
+
+def test_what_is_like_an_accepted_message_may_not_live_longer(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    opener, _ = acquainted(realm, monkeypatch)
+    body = resign(realm.sealed(), realm.signer("users"), fields={10: START_MS + 8 * 24 * 3_600_000})
+
+    with pytest.raises(StaleMessageError) as caught:
+        opener.verify(body, kinds=EVERY_KIND)
+
+    assert caught.value.disposition is Disposition.REFUSED
+
+
+def test_what_is_like_an_accepted_message_was_issued_while_its_key_was_in_use(realm: Realm) -> None:
+    realm.publish(lambda payload: payload["services"]["users"]["sign"][0].update(not_after=START_MS + 500))
+    opener = realm.opener("orders")
+    opener.verify(realm.sealed(), kinds=EVERY_KIND)
+
+    body = resign(realm.sealed(), realm.signer("users"), fields={9: START_MS + 501})
+
+    with pytest.raises(UnknownKeyError):
+        opener.verify(body, kinds=EVERY_KIND)
+
+
+def test_what_is_like_an_accepted_message_needs_a_signature_of_its_own(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener, _ = acquainted(realm, monkeypatch)
+
+    with pytest.raises(SignatureError):
+        opener.verify(resign(realm.sealed(), realm.signer("billing")), kinds=EVERY_KIND)
+
+
+def test_what_was_accepted_from_one_queue_was_not_from_another(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    opener, asked = acquainted(realm, monkeypatch)
+
+    with pytest.raises(AudienceError):
+        opener.verify(realm.sealed(), kinds=frozenset({Kind.EVENT}))
+    assert asked == []
+    assert opener.verify(realm.sealed(), kinds=EVERY_KIND, queue="another").accepted
+
+    assert len(asked) == 1
+
+
+def test_a_newer_bundle_asks_everything_again(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    opener, asked = acquainted(realm, monkeypatch)
+    body = realm.sealed()
+    realm.publish()
+    opener.verify(body, kinds=EVERY_KIND)
+    realm.publish(lambda payload: payload["policy"]["send"].clear())
+
+    with pytest.raises(PolicyError):
+        opener.verify(body, kinds=EVERY_KIND)
+
+    assert len(asked) == 2
+
+
+def test_what_is_remembered_of_accepted_messages_is_bounded(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "STANDINGS_MAX", 1)
+    opener = realm.opener("orders")
+
+    for version in (1, 2, 1):
+        assert opener.verify(realm.sealed(name=f"orders.place_order_{version}"), kinds=EVERY_KIND).accepted
+
+    assert len(opener._checks._standings) == 1

@@ -90,6 +90,20 @@ def test_a_data_key_is_unwrapped_once(realm: Realm, monkeypatch: pytest.MonkeyPa
     assert len(calls) == 1
 
 
+def test_senders_in_turn_have_their_data_keys_unwrapped_once_each(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealers = [realm.sealer(name) for name in ("users", "users")]
+    opener, calls = realm.opener("orders"), counting(monkeypatch)
+
+    for _ in range(3):
+        for sealer in sealers:
+            body = sealer.seal(realm.envelope(), routing_key="orders.place_order.v1")
+            assert opener.decrypt(opener.verify(body, kinds=EVERY_KIND)).payload == b"\x81\xa1n\x01"
+
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("change", ["age", "bundle"])
 def test_a_data_key_is_unwrapped_again(realm: Realm, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     opener, calls, body = realm.opener("orders"), counting(monkeypatch), realm.sealed()

@@ -34,26 +34,23 @@ class AmqpDelivery:
         queue: The queue it was read from.
         settle: Tells the channel; called once at most.
         outlet: Where to publish what is moved.
+
+    Attributes:
+        body: The bytes as they came.
+        queue: The queue it was read from.
+        redelivered: The broker's mark.
     """
 
-    __slots__ = ("_is_settled", "_message", "_outlet", "_queue", "_settle")
+    __slots__ = ("_is_settled", "_message", "_outlet", "_settle", "body", "queue", "redelivered")
 
     def __init__(self, message: Message, queue: str, settle: Callable[[int, How], None], outlet: Outlet) -> None:
+        self.body = message.body
+        self.queue = queue
+        self.redelivered = message.redelivered
         self._message = message
-        self._queue = queue
         self._settle = settle
         self._outlet = outlet
         self._is_settled = False
-
-    @property
-    def body(self) -> bytes:
-        """The bytes as they came."""
-        return self._message.body
-
-    @property
-    def queue(self) -> str:
-        """The queue it was read from."""
-        return self._queue
 
     @property
     def exchange(self) -> str:
@@ -88,11 +85,6 @@ class AmqpDelivery:
         """`x-first-failed` when it is a positive int, else None."""
         value = _int(self._header("x-first-failed"))
         return value if value is not None and value > 0 else None
-
-    @property
-    def redelivered(self) -> bool:
-        """The broker's mark."""
-        return self._message.redelivered
 
     @property
     def delivery_count(self) -> int:
