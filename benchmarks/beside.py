@@ -26,7 +26,7 @@ START_ROUNDS: Final = 3
 START_TIMEOUT_S: Final = 30.0
 # A service that has just started still makes its caches.
 REST_S: Final = 0.5
-SQL_TIMEOUT_S: Final = 300.0
+SQL_TIMEOUT_S: Final = 450.0
 SQL_MESSAGES: Final = 1000
 
 Found = dict[str, list[float]]

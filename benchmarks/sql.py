@@ -1,11 +1,13 @@
 """Effectively-once commands per second: the inbox row, a business row, an outgoing message, one commit.
 
-    python -m benchmarks.sql [--messages 2000] [--rounds 3] [--url amqp://…] [--postgres postgresql://…] [--out …]
+    python -m benchmarks.sql [--messages 2000] [--rounds 3] [--bare] [--url amqp://…] [--postgres postgresql://…]
 
 Without addresses it starts a private RabbitMQ node and a private PostgreSQL, both of which wait for the disk as they do
 in earnest. A backlog of sealed commands waits in the queue; measured is the time until all of them are applied and
 everything they send is confirmed by the broker and gone from the outbox, and this process's CPU time, user and system,
-per command. Alone: a transaction for each delivery. The variants are run in turn, round by round; figures are medians.
+per command. Alone: a transaction for each delivery. Rows left to the end: the handler leaves its row to `Inserts`
+instead of writing it by a statement of its own. Bare: what is left when nothing but transport and database drivers is
+used (`sql_bare.py`). The variants are run in turn, round by round; figures are medians.
 """
 
 import argparse
@@ -29,8 +31,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from benchmarks.brokers import lent_or_private
 from benchmarks.programs import run_benchmark
+from benchmarks.sql_bare import run_bare
 from messaging import Command, Context, Service, Settings
-from messaging.stores.sql import SqlStore
+from messaging.stores.sql import Inserts, SqlStore
 from messaging.stores.sql.migrations import migrate
 from tests.support.postgres import run_postgres
 
@@ -41,6 +44,9 @@ GOALS = {
     ("postgresql", "alone"): 500,
     ("postgresql", "by 10"): 1500,
 }
+
+LEFT = "by 10, rows left to the end"
+BARE = "by 10, bare"
 
 metadata = MetaData()
 ORDERS = Table("orders", metadata, Column("order_id", Uuid, primary_key=True), Column("total_cents", Integer))
@@ -78,15 +84,26 @@ class Row:
     per_s: float
     slowest_per_s: float
     cpu_us: float
-    goal_per_s: int
+    goal_per_s: int | None
 
 
-def services(settings: Settings, store: SqlStore | None, group: int | None) -> tuple[Service, Service]:
+def services(
+    settings: Settings, store: SqlStore | None, group: int | None, *, leaves_rows: bool = False
+) -> tuple[Service, Service]:
     """Return the service that is measured and the one that is told."""
     orders, users = Service("orders", settings, store=store), Service("users", settings)
 
     @users.on_command(TellUser)
     async def tell(command: TellUser, context: Context) -> None: ...
+
+    if leaves_rows:
+
+        @orders.on_command(PlaceOrder, group=group)
+        async def leave(command: PlaceOrder, context: Context, inserts: Inserts) -> None:
+            inserts.add(ORDERS, order_id=command.order_id, total_cents=command.total_cents)
+            await context.send(TellUser(order_id=command.order_id))
+
+        return orders, users
 
     @orders.on_command(PlaceOrder, group=group)
     async def place(command: PlaceOrder, context: Context, connection: AsyncConnection) -> None:
@@ -96,13 +113,15 @@ def services(settings: Settings, store: SqlStore | None, group: int | None) -> t
     return orders, users
 
 
-async def run(broker_url: str, engine: AsyncEngine, *, group: int | None, messages: int) -> Cost:
+async def run(
+    broker_url: str, engine: AsyncEngine, *, group: int | None, messages: int, leaves_rows: bool = False
+) -> Cost:
     """Fill the queue, then measure how it is emptied."""
     settings = Settings.development(
         broker_url=broker_url, prefetch=PREFETCH, namespace=f"bench{uuid4().hex[:8]}", inbox_ids=messages
     )
     store = SqlStore(engine)
-    orders, users = services(settings, store, group)
+    orders, users = services(settings, store, group, leaves_rows=leaves_rows)
     async with orders, users, Service("shop", settings) as shop:
         # Users stops first and its queue stays; then orders, so that the backlog waits.
         await users.stop()
@@ -141,16 +160,25 @@ async def opened(url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def measure(broker_url: str, databases: dict[str, str], *, messages: int, rounds: int) -> list[Row]:
+async def measure(
+    broker_url: str, databases: dict[str, str], *, messages: int, rounds: int, has_bare: bool = False
+) -> list[Row]:
     """Run every variant in turn."""
-    variants = [(name, how, group) for name in databases for how, group in (("alone", None), ("by 10", 10))]
+    ways = [("alone", None), ("by 10", 10), (LEFT, 10), *([(BARE, 10)] if has_bare else [])]
+    variants = [(name, how, group) for name in databases for how, group in ways]
     found: dict[tuple[str, str], list[Cost]] = {}
     async with contextlib.AsyncExitStack() as stack:
         engines = {name: await stack.enter_async_context(opened(url)) for name, url in databases.items()}
         # The first round is not counted: broker, database and this process warm up.
         for turn in range(rounds + 1):
             for name, how, group in variants:
-                cost = await run(broker_url, engines[name], group=group, messages=messages if turn else messages // 4)
+                count = messages if turn else messages // 4
+                if how == BARE:
+                    cost = Cost(
+                        *await run_bare(broker_url, databases[name], group=10, prefetch=PREFETCH, messages=count)
+                    )
+                else:
+                    cost = await run(broker_url, engines[name], group=group, messages=count, leaves_rows=how == LEFT)
                 if turn:
                     found.setdefault((name, how), []).append(cost)
     return [
@@ -160,7 +188,7 @@ async def measure(broker_url: str, databases: dict[str, str], *, messages: int, 
             per_s=round(statistics.median(cost.per_s for cost in costs)),
             slowest_per_s=round(min(cost.per_s for cost in costs)),
             cpu_us=round(statistics.median(cost.cpu_us for cost in costs)),
-            goal_per_s=GOALS[name, how],
+            goal_per_s=GOALS.get((name, how)),
         )
         for (name, how), costs in found.items()
     ]
@@ -179,7 +207,7 @@ def table(rows: list[Row], *, messages: int, rounds: int) -> str:
     ]
     lines += [
         f"| {row.database} | {row.how} | {row.per_s:.0f} | {row.slowest_per_s:.0f} | {row.cpu_us:.0f} "
-        f"| {row.goal_per_s} |"
+        f"| {row.goal_per_s or ''} |"
         for row in rows
     ]
     return "\n".join(lines)
@@ -203,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=2000, help="per round and figure")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bare", action="store_true", help="also the same work without anything around it")
     parser.add_argument("--url", help="of a RabbitMQ that may be used; a private node otherwise")
     parser.add_argument("--postgres", help="of a PostgreSQL database that may be used; a private server otherwise")
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
@@ -210,7 +239,8 @@ def main() -> None:
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     with lent_or_private(options.url) as (url, _), database_urls(options.postgres, options.only) as urls:
-        rows = run_benchmark(measure(url, urls, messages=options.messages, rounds=options.rounds))
+        measuring = measure(url, urls, messages=options.messages, rounds=options.rounds, has_bare=options.bare)
+        rows = run_benchmark(measuring)
     text = table(rows, messages=options.messages, rounds=options.rounds)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "sql.md").write_text(text + "\n")

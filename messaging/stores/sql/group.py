@@ -34,6 +34,7 @@ from messaging.stores.base import (
 )
 from messaging.stores.sql.database import Database, mapped
 from messaging.stores.sql.direct import Direct
+from messaging.stores.sql.inserts import Inserts
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.schema import INBOX
 from messaging.stores.sql.staging import Staging
@@ -50,6 +51,7 @@ class GroupUnit:
         self.leaf = leaf
         self.values = values
         self.staged: list[Outgoing | Sealing] = []
+        self.inserts = Inserts()
         self.has_run = False
         # Whether it may run in the group, or must run alone.
         self.turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -71,7 +73,9 @@ class GroupUnit:
         return self._session
 
     def find(self, kind: type) -> object | None:
-        """Return the session or the connection, whichever is of this class."""
+        """Return the session, the connection or the rows for later, whichever is of this class."""
+        if issubclass(Inserts, kind):
+            return self.inserts
         self.is_used = True
         if issubclass(AsyncSession, kind):
             return self.session
@@ -194,7 +198,9 @@ class _Group:
         connection = self.connection
         try:
             staged = [message for each in self.members for message in each.staged]
-            await end(connection, self.staging, staged, is_used=any(each.is_used for each in self.members))
+            inserts = [each.inserts for each in self.members]
+            is_used = any(each.is_used for each in self.members)
+            await end(connection, self.staging, staged, inserts=inserts, is_used=is_used)
             self._is_committed = True
         except (SQLAlchemyError, MessagingError) as error:
             # Nobody in particular is to blame: each finds out alone.

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from messaging.stores.sql.database import Database
 from messaging.stores.sql.inbox import SqlInbox
+from messaging.stores.sql.inserts import Inserts
 from messaging.stores.sql.outbox import SqlOutbox
 from messaging.stores.sql.schedule import SqlSchedule, purge
 from messaging.stores.sql.trust import SqlSeenBundles
@@ -49,8 +50,8 @@ class SqlStore:
 
     @property
     def offers(self) -> tuple[type, ...]:
-        """Classes of what a handler's transaction gives: a session, or for less the connection under it."""
-        return AsyncSession, AsyncConnection
+        """Classes of what a handler's transaction gives: a session, for less the connection under it, and `Inserts`."""
+        return AsyncSession, AsyncConnection, Inserts
 
     def outbox(self, service: str) -> SqlOutbox:
         """Return the outbox of a service."""

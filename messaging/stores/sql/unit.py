@@ -13,6 +13,7 @@ from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
 from messaging.stores.base import Outgoing, Scheduled, Sealing
 from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.inserts import Inserts, write_rows
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.staging import Staging
 
@@ -34,6 +35,7 @@ class SqlUnit:
         self._staging = staging
         self._staged: list[Outgoing | Sealing] = []
         self._session: AsyncSession | None = None
+        self._inserts = Inserts()
         self._is_used = False
         self._is_open = True
 
@@ -54,7 +56,9 @@ class SqlUnit:
         return self._session
 
     def find(self, kind: type) -> object | None:
-        """Return the session or the connection, whichever is of this class."""
+        """Return the session, the connection or the rows for later, whichever is of this class."""
+        if issubclass(Inserts, kind):
+            return self._inserts
         self._is_used = True
         if issubclass(AsyncSession, kind):
             return self.session
@@ -84,7 +88,7 @@ class SqlUnit:
             with mapped():
                 for statement, values in last:
                     await self.connection.execute(statement, values)
-            await end(self.connection, self._staging, self._staged, is_used=self._is_used)
+            await end(self.connection, self._staging, self._staged, inserts=(self._inserts,), is_used=self._is_used)
         finally:
             await self.close()
 
@@ -144,9 +148,14 @@ async def flush(connection: AsyncConnection, session: AsyncSession | None) -> No
 
 
 async def end(
-    connection: AsyncConnection, staging: Staging, staged: Sequence[Outgoing | Sealing], *, is_used: bool
+    connection: AsyncConnection,
+    staging: Staging,
+    staged: Sequence[Outgoing | Sealing],
+    *,
+    inserts: Sequence[Inserts],
+    is_used: bool,
 ) -> None:
-    """Sign and write what is to be sent, and commit.
+    """Write the rows that were left for the end, sign and write what is to be sent, and commit.
 
     Raises:
         MessagingError: it cannot be signed.
@@ -156,6 +165,7 @@ async def end(
     sealed = await _sealed(staged)
     with mapped():
         with _whole():
+            await write_rows(connection, inserts)
             if is_used and not staged:
                 # PostgreSQL answers the COMMIT of a transaction that failed with a rollback, and calls that success.
                 await staging.check(connection)
