@@ -11,7 +11,7 @@ Rules:
 1. What has suspended has its task to itself until it ends, so deadlines, cancellations and groups of tasks touch nobody
    else. Before that it may follow others in the same task, which ended without any wait.
 2. Each begins with the context variables that there were when this object was made: a task in which one was changed is
-   not used again, nor one that was asked to end.
+   not used again, nor one that was asked to end, even if that was taken back.
 3. What waits is begun in the order of its arrival.
 4. A run has an end, so that the event loop reads and writes in between.
 """
@@ -112,7 +112,7 @@ class Runs(Generic[T]):
             await self._one(item)
             if self._turn != turn:
                 return
-            if (task is not None and task.cancelling()) or not _is_same(copy_context(), self._context):
+            if _is_cancelled(task) or not _is_same(copy_context(), self._context):
                 break
             self._spread = 1
         if waiting:
@@ -138,6 +138,14 @@ class Runs(Generic[T]):
             self._spread = min(2 * self._spread, _SPREAD_MAX)
             for _ in range(min(self._spread, len(self._waiting))):
                 self._begin()
+
+
+def _is_cancelled(task: asyncio.Task[None] | None) -> bool:
+    """Tell whether the next wait of a task would end in a cancellation, even one that was taken back.
+
+    `uncancel` lowers the count and no more: what was asked for without a wait since is still thrown by the next one.
+    """
+    return task is not None and (task.cancelling() > 0 or getattr(task, "_must_cancel", False))
 
 
 def _is_same(context: Context, other: Context) -> bool:

@@ -245,6 +245,26 @@ async def test_whoever_cancels_its_own_task_harms_nobody_after_it() -> None:
     assert tasks[2] is not tasks[1]
 
 
+async def test_a_cancellation_that_was_taken_back_without_a_wait_harms_nobody_after_it() -> None:
+    tasks: list[asyncio.Task[None]] = []
+    ended: list[int] = []
+
+    async def handle(number: int) -> None:
+        tasks.append(task_now())
+        if number == 1:
+            task_now().cancel()
+            task_now().uncancel()
+            return
+        await asyncio.sleep(0)
+        ended.append(number)
+
+    await drained(runs_of(handle), 0)
+    await drained(runs_of(handle), 1, 2, 3)
+
+    assert ended == [0, 2, 3]
+    assert tasks[2] is not tasks[1]
+
+
 async def test_a_failure_is_reported_and_the_others_are_handled() -> None:
     reported: list[str] = []
     ended: list[int] = []
