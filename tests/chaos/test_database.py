@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.postgres, pytest.mark.timeout(600)
 
 RESTARTS = 3
 AWAY_S = 120.0
-# Two minutes of work wait at the end, and must be done within another.
-AWAY_RATE = 25.0
+# Two minutes of work wait at the end, and must be done within another, by a busy machine too.
+AWAY_RATE = 10.0
 
 
 async def test_postgresql_restarts_under_load(
