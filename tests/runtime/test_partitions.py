@@ -432,7 +432,8 @@ async def test_message_in_a_partition_of_others_costs_its_order_alone() -> None:
     ledger = Ledger(partitions=2)
     here = partition_of(slot_of("a"), 2)
 
-    async with Stage(ledger.service) as stage:
+    # The handler waits for its gate: nothing of it would end while the service drains.
+    async with Stage(ledger.service, drain_timeout_s=0.01) as stage:
         stage.spy()
         ledger.gate.clear()
         await book(stage, ("a", 0))

@@ -51,9 +51,14 @@ class TlsNode(PrivateNode):
 
     def add_user(self, name: str, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
         """Make a user who can log in by certificate alone."""
-        self.ctl("eval", f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"not used">>, <<"test">>).')
-        self.ctl("clear_password", name)
-        self.ctl("set_permissions", name, configure, write, read)
+        rights = ", ".join(f'<<"{pattern}">>' for pattern in (configure, write, read))
+        # In one go: each `rabbitmqctl` is an Erlang of its own.
+        self.ctl(
+            "eval",
+            f'rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"not used">>, <<"test">>), '
+            f'rabbit_auth_backend_internal:clear_password(<<"{name}">>, <<"test">>), '
+            f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"/">>, {rights}, <<"test">>).',
+        )
 
     def _write_files(self) -> None:
         super()._write_files()
