@@ -1,9 +1,10 @@
 """`Intake`: one queue of a service. How much is let in at once, and what is done about messages that kill workers.
 
 A worker that dies raises the broker's count of everything it held, guilty or not. So an intake starts with one delivery
-at a time and opens up after the first that ends well; a delivery that came back three times sends it back to one at a
-time on a fresh channel, after what runs has ended. Then only the message that kills keeps gaining, and at ten it is
-buried before it runs (docs/failure.md, "Crash fuse").
+at a time and takes four times as many once as many as it takes have ended well: whoever dies held at most four times
+what it had done, so what stands in the queue goes on faster than it is blamed. A delivery that came back three times
+sends it back to one at a time on a fresh channel, after what runs has ended. Then only the message that kills keeps
+gaining, and at ten it is buried before it runs (docs/failure.md, "Crash fuse").
 """
 
 import asyncio
@@ -24,6 +25,8 @@ from messaging.transports.base import Delivery, Subscription, Transport
 __all__ = ["Intake"]
 
 SUSPECT_DELIVERIES: Final = 3
+# By how much an intake widens at a time.
+_WIDENING: Final = 4
 
 log = structlog.get_logger()
 
@@ -146,7 +149,7 @@ class Intake:
             return
         self._alone -= 1
         if self._alone <= 0 and self._width < self._prefetch:
-            self._resize(self._prefetch)
+            self._resize(min(self._prefetch, self._width * _WIDENING))
 
     def _resize(self, width: int) -> None:
         if self._is_resizing or self._is_stopping or width == self._width:
@@ -157,6 +160,8 @@ class Intake:
             # Each narrowing raises the counts of the neighbours; opening up at once would meet the next suspect and
             # drive innocent messages, given back by a few restarts, to the fuse.
             self._alone = self._prefetch
+        else:
+            self._alone = width
         self._width = width
         self._chores.spawn(self._resized(width), name=f"{self.queue} prefetch {width}")
 

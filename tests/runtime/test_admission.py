@@ -81,6 +81,34 @@ async def test_the_first_delivery_runs_alone_and_the_rest_together() -> None:
         gate.set()
 
 
+async def test_it_takes_four_times_as_many_once_as_many_have_ended_well() -> None:
+    started: list[int] = []
+    turns = asyncio.Semaphore(0)
+    orders = Service("orders")
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        started.append(command.number)
+        await turns.acquire()
+
+    widths = []
+    async with Stage(orders, prefetch=20) as stage:
+        for number in range(60):
+            await stage.send(PlaceOrder(number=number), sender="users")
+        for width in (1, 4, 16, 20):
+            await eventually(lambda width=width: orders.running == width)
+            await holds(lambda width=width: orders.running == width, 0.05)
+            widths.append(orders.running)
+            for _ in range(width):
+                turns.release()
+        for _ in range(60):
+            turns.release()
+        await stage.settled()
+
+    assert widths == [1, 4, 16, 20]
+    assert sorted(started) == list(range(60))
+
+
 async def test_no_more_than_the_prefetch_run_at_once() -> None:
     started: list[int] = []
     gate = asyncio.Event()
@@ -109,10 +137,11 @@ async def test_what_runs_or_has_not_begun_when_the_time_is_over_goes_back() -> N
 
     async with Stage(drain_timeout_s=0) as stage:
         async with running(stage, orders):
-            await stage.send(PlaceOrder(number=0), sender="users")
+            for number in range(5):
+                await stage.send(PlaceOrder(number=number), sender="users")
             await stage.settled()
             gate.clear()
-            for number in range(1, 11):
+            for number in range(5, 15):
                 stage.inject("orders", "commands", stage.sealed(PlaceOrder(number=number), "users"))
             await eventually(lambda: orders.running == 10)
         assert stage.depth("orders", "commands") == 10
@@ -122,7 +151,7 @@ async def test_what_runs_or_has_not_begun_when_the_time_is_over_goes_back() -> N
             await stage.settled()
         assert stage.depth("orders", "commands") == 0
 
-    assert set(started) == set(range(11))
+    assert set(started) == set(range(15))
 
 
 async def test_a_message_that_came_back_again_and_again_runs_alone(logs: Logs) -> None:
@@ -420,7 +449,7 @@ async def test_it_opens_up_even_when_the_first_delivery_ends_before_consume_has_
 
         async with running(stage, orders):
             gate.clear()
-            for number in range(1, 6):
+            for number in range(1, 5):
                 await stage.send(PlaceOrder(number=number), sender="users")
-            await eventually(lambda: orders.running == 5)
+            await eventually(lambda: orders.running == 4)
             gate.set()
