@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,6 +49,10 @@ async def age(stage: Stage, *bodies: bytes, times: int) -> None:
     await transport.consume(stage.names.queue("orders", "commands"), reject, prefetch=0)
     await eventually(lambda: set(seen.values()) == {times})
     await transport.aclose()
+
+
+def _runs(service: Service, count: int) -> bool:
+    return service.running == count
 
 
 def a_service(started: list[int], gate: asyncio.Event) -> Service:
@@ -96,8 +101,9 @@ async def test_it_takes_four_times_as_many_once_as_many_have_ended_well() -> Non
         for number in range(60):
             await stage.send(PlaceOrder(number=number), sender="users")
         for width in (1, 4, 16, 20):
-            await eventually(lambda width=width: orders.running == width)
-            await holds(lambda width=width: orders.running == width, 0.05)
+            are_full = partial(_runs, orders, width)
+            await eventually(are_full)
+            await holds(are_full, 0.05)
             widths.append(orders.running)
             for _ in range(width):
                 turns.release()
