@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         heartbeat_s: AMQP heartbeat, seconds.
         fast: Whether channels handle the frames of messages themselves; False leaves them to the client library.
         inbox_ids, inbox_ttl_s: Of the in-memory inbox: most ids, and how long each is kept at least.
+        inbox_alarm_rows: Rows of one sender in an hour in a durable inbox beyond which a service warns.
         allow_dev_keys: Accept development keys on a broker that is not on this machine.
         trust_min_version: Lowest version of the trust bundle to accept.
         trust_poll_s: How often the bundle's file is looked at, seconds.

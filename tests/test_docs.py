@@ -3,7 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from typer.main import get_command
+
+from messaging.cli.app import app
+from messaging.settings import Settings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REFERENCE: Final = re.compile(r"docs/([a-z0-9_/-]+\.md)((?:,\s+\"[^\"]+\")*)")
@@ -124,3 +129,27 @@ def test_modules_that_the_architecture_names_exist_and_none_is_left_out() -> Non
     of_services = {"contract.py", "handlers.py", "store.py"}
     assert named - existing - of_services == set()
     assert described_one_by_one - named == set()
+
+
+def verbs_of(command: Any, *words: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield each verb below a command with its visible options, each option by one of its names."""
+    options = {min(one.opts) for one in command.params if one.param_type_name == "option" and not one.hidden}
+    yield " ".join(words), options
+    for word, below in getattr(command, "commands", {}).items():
+        yield from verbs_of(below, *words, word)
+
+
+def test_the_page_of_the_command_line_names_every_verb_and_every_option() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    found = dict(verbs_of(get_command(app)))
+
+    assert "dead replay" in found
+    assert [verb for verb in found if not re.search(rf"(`|messaging |, ){verb}\b", page)] == []
+    assert sorted({option for options in found.values() for option in options if f"`{option}" not in page}) == []
+
+
+def test_the_page_of_the_command_line_names_every_setting() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    settings = [f"MESSAGING_{name.upper()}" for name in Settings.model_fields]
+
+    assert [name for name in settings if f"`{name}`" not in page] == []
