@@ -25,7 +25,7 @@ SETTLE_MS: Final = 60_000
 SKEW_MS: Final = 60_000
 REPLAY_WINDOW_MS: Final = 7 * 24 * 3_600_000
 DEAD_LETTER_AGE_MS: Final = 90 * 24 * 3_600_000
-# How long both keys are used around a planned change: longer than senders keep a way (60 s) and clocks differ.
+# How long both keys are in use around a planned change: longer than a data key serves (5 min), and clocks differ.
 OVERLAP_MS: Final = 10 * 60_000
 
 

@@ -98,7 +98,7 @@ def take_step(content: Content, identity: str, plan: Plan, *, owned: _Owned) -> 
 def plan_ahead(content: Content, part: PublicPart, *, at_ms: int) -> Content:
     """Return the content in which the new keys of a part take over at a time to come, so that one signature is enough.
 
-    Both keys are used for ten minutes around that time: clocks differ, and senders look at times once a minute.
+    From then on both keys are in use for ten minutes: clocks differ, and a data key serves for five minutes.
     """
     owned = {group: frozenset(key.kid.hex() for key in keys) for group, keys in part.groups.items()}
     before = {entry["kid"] for _, entry in _entries(content, part.identity, owned)}

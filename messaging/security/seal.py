@@ -18,7 +18,7 @@ from messaging.core.values import value
 from messaging.errors import ConfigurationError, MalformedError, MessageTooLargeError, NotYetUsableError, PolicyError
 from messaging.security import merkle, suite
 from messaging.security.audit import pack_record
-from messaging.security.bundle import OPS_GROUP, TrustBundle, missing_keys
+from messaging.security.bundle import OPS_GROUP, SigningEntry, TrustBundle, missing_keys
 from messaging.security.content import pack_content
 from messaging.security.datakeys import SendKey, SendKeys
 from messaging.security.header import HASH_BYTES, Address, check_address, is_reply_queue
@@ -69,10 +69,12 @@ class Unsigned:
 @dataclass(slots=True)
 class _Way:
     # What all messages of one type to one place share: the policy has said yes, the recipients are known. The data key
-    # is the last one that served here, and judges itself whether it serves once more.
+    # is the last one that served here, and judges itself whether it serves once more. The signing key has times of its
+    # own: what is issued outside them no receiver accepts, so the way is found anew then.
     opening: bytes
     recipients: tuple[str, ...]
     signer: SigningKey
+    entry: SigningEntry
     data_key: SendKey | None = None
 
 
@@ -167,7 +169,7 @@ class Sealer:
             ConfigurationError: No signing key is active, or the record is too large.
         """
         keyring = self._keyring
-        signer = self._signer(self._trust.for_sending())
+        signer, _ = self._signer(self._trust.for_sending(), self._ambient.now_ms())
         return Sealed(pack_record(fields, by=keyring.service, realm=keyring.realm, signer=signer))
 
     def sign(self, batch: Sequence[Unsigned]) -> list[Sealed]:
@@ -205,12 +207,12 @@ class Sealer:
             self._ways_of, self._ways_born_s = bundle.generation, now_s
         place = (envelope.kind, envelope.name, envelope.version, envelope.audience, routing_key)
         found = self._ways.get(place)
-        if found is None:
+        if found is None or not found.entry.covers(envelope.issued_at_ms):
             found = self._ways[place] = self._found_way(envelope, routing_key, bundle)
         return found
 
     def _found_way(self, envelope: Envelope, routing_key: str, bundle: TrustBundle) -> _Way:
-        signer = self._signer(bundle)
+        signer, entry = self._signer(bundle, envelope.issued_at_ms)
         address = Address(
             suite=bundle.suite,
             kind=envelope.kind,
@@ -230,7 +232,7 @@ class Sealer:
         recipients = _recipients(envelope, bundle)
         _check_recipients(envelope, recipients, bundle)
         self._check_policy(envelope, bundle)
-        return _Way(address.pack(), recipients, signer)
+        return _Way(address.pack(), recipients, signer, entry)
 
     def _check_policy(self, envelope: Envelope, bundle: TrustBundle) -> None:
         if _is_allowed(envelope, bundle.policy):
@@ -244,13 +246,15 @@ class Sealer:
             )
         raise PolicyError(_denial(envelope, bundle))
 
-    def _signer(self, bundle: TrustBundle) -> SigningKey:
-        active = bundle.active_signing_ids(self._keyring.service, now_ms=self._ambient.now_ms())
+    def _signer(self, bundle: TrustBundle, at_ms: int) -> tuple[SigningKey, SigningEntry]:
+        """Return the key for what is issued at a time, and what the bundle says of it."""
+        identity = self._keyring.service
+        active = bundle.active_signing_ids(identity, now_ms=at_ms)
         for key in self._keyring.signing:
             if key.kid in active:
-                return key
+                return key, bundle.signing[identity][key.kid]
         raise ConfigurationError(
-            f"no signing key in the keyring of {self._keyring.service!r} is active in trust bundle version "
+            f"no signing key in the keyring of {identity!r} is active in trust bundle version "
             f"{bundle.version}; install key file and bundle of the same rotation"
         )
 

@@ -12,8 +12,9 @@ from messaging.security.development import identity_entry
 from messaging.security.keyblock import parse_block
 from messaging.security.keyring import Keyring
 from messaging.security.outer import CONTENT_MAX, CONTENT_MAX_WRAPPING, leaf_of, split_parts
+from messaging.security.rotation_steps import with_new_keys
 from messaging.security.trust import TrustStore
-from tests.support.realm import EVERY_KIND, NAMES, Realm
+from tests.support.realm import EVERY_KIND, NAMES, START_MS, Realm
 
 ORDER = "orders.place_order.v1"
 REPLAY = {"kind": Kind.REPLAY, "sender": "ops:alice", "audience": "orders", "bind": bytes(32)}
@@ -267,6 +268,49 @@ def test_a_key_that_is_not_active_signs_nothing(realm: Realm) -> None:
 
     with pytest.raises(ConfigurationError, match="no signing key"):
         realm.sealed()
+
+
+@pytest.fixture
+def replaced(realm: Realm) -> tuple[bytes, bytes]:
+    """The ids of two signing keys of users: one ends in an hour, the other one begins ten minutes before."""
+    keyring = realm.keyrings["users"] = with_new_keys(realm.keyrings["users"])
+
+    def edit(payload: dict[str, Any]) -> None:
+        payload["services"]["users"] = identity_entry(keyring)
+        old, new = payload["services"]["users"]["sign"]
+        old.update(not_after=START_MS + 3_600_000)
+        new.update(not_before=START_MS + 3_000_000)
+
+    realm.publish(edit)
+    return keyring.signing[0].kid, keyring.signing[1].kid
+
+
+def test_a_key_signs_to_its_planned_end_and_the_next_one_from_then_on(
+    realm: Realm, replaced: tuple[bytes, bytes]
+) -> None:
+    sealer, opener = realm.sealer("users"), realm.opener("orders")
+    signers = []
+
+    for seconds in (3_590, 10, 0.001, 10):
+        realm.clock.advance(seconds)
+        body = sealer.seal(realm.envelope(), routing_key=ORDER)
+        signers.append(opener.verify(body, kinds=EVERY_KIND).header.address.skid)
+
+    old, new = replaced
+    assert signers == [old, old, new, new]
+
+
+def test_the_time_that_a_message_says_decides_about_its_key(realm: Realm, replaced: tuple[bytes, bytes]) -> None:
+    sealer = realm.sealer("users")
+    late = realm.envelope()
+    realm.clock.advance(3_601)
+    bodies = [sealer.seal(made, routing_key=ORDER) for made in (realm.envelope(), late, realm.envelope())]
+
+    opener = realm.opener("orders")
+    signers = [opener.verify(body, kinds=EVERY_KIND).header.address.skid for body in bodies]
+
+    old, new = replaced
+    assert signers == [new, old, new]
 
 
 def test_a_removed_rule_acts_at_once(realm: Realm) -> None:
