@@ -109,7 +109,7 @@ def rotate(
     path = key_path(identity, folder)
     keyring, passphrase = opened(path, file=passphrase_file, fd=passphrase_fd) if path.exists() else (None, None)
     if not (trust_place(trust) / PINS_FILE).exists():
-        _extend(keyring, path, passphrase, suite=suite)
+        _extend(keyring, path, passphrase, suite=suite, is_bare=planned is None and not (begin or dry_run))
         return
     work = _Rotation(identity, trust_folder(trust), keyring, dead_letter_age_ms=dead_letter_days * DAY_MS)
     if suite is not None:
@@ -270,10 +270,15 @@ def _said(plan: Plan, *, is_planned: bool) -> str:
     return _WORDS[plan.step]
 
 
-def _extend(keyring: Keyring | None, path: Path, passphrase: bytes | None, *, suite: int | None) -> None:
+def _extend(keyring: Keyring | None, path: Path, passphrase: bytes | None, *, suite: int | None, is_bare: bool) -> None:
     if keyring is None:
         read_head(path)
         return
+    if not is_bare:
+        raise UsageError(
+            f"no {PINS_FILE} here, and --planned, --begin and --dry-run need the bundle: name its folder with --trust. "
+            "Without them this adds new keys to the key file"
+        )
     extended = with_new_keys(keyring) if suite is None else with_suite(keyring, suite)
     write_keyring(extended, path, passphrase=passphrase, replace=True)
     name = keyring.service

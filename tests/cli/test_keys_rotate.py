@@ -145,14 +145,26 @@ def test_a_new_rotation_waits_for_the_old_keys_unless_told(ceremony: Ceremony, c
 
 
 class TestTheKeyFileAlone:
-    def rotate(self, ceremony: Ceremony, identity: str = "shop", code: int = 0) -> str:
-        return ceremony.call("keys", "rotate", identity, "--keys", ceremony.keys, "--trust", ceremony.keys, code=code)
+    def rotate(self, ceremony: Ceremony, identity: str = "shop", *options: str, code: int = 0) -> str:
+        where = ("--keys", ceremony.keys, "--trust", ceremony.keys)
+        return ceremony.call("keys", "rotate", identity, *where, *options, code=code)
 
     def test_gets_new_keys_and_says_how_to_publish_them(self, ceremony: Ceremony) -> None:
         said = self.rotate(ceremony)
 
         assert len(load_keyring(ceremony.keys / "shop.key").signing) == 2
         assert "messaging keys export shop -o shop.json" in said
+
+    @pytest.mark.parametrize("options", [("--dry-run",), ("--begin",), ("--planned", "2030-01-01T02:00:00")])
+    def test_is_left_as_it_is_where_the_bundle_would_have_to_be_asked(
+        self, ceremony: Ceremony, options: tuple[str, ...]
+    ) -> None:
+        before = (ceremony.keys / "shop.key").read_bytes()
+
+        said = self.rotate(ceremony, "shop", *options, code=2)
+
+        assert "name its folder with --trust" in said
+        assert (ceremony.keys / "shop.key").read_bytes() == before
 
     def test_must_be_there(self, ceremony: Ceremony) -> None:
         assert "no key file at" in self.rotate(ceremony, "billing", code=2)
