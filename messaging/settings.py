@@ -55,6 +55,8 @@ class Settings(BaseSettings):
         env_prefix="MESSAGING_",
         # A variable that is set to nothing is as good as unset: an empty path would be the current folder.
         env_ignore_empty=True,
+        # Everything has a deadline, and there is no telling when that of an infinite number of seconds is.
+        allow_inf_nan=False,
         frozen=True,
         extra="forbid",
     )

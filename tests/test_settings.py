@@ -1,5 +1,6 @@
 """Settings: from arguments or the environment, checked at once, with one line that says what is wrong."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,9 @@ def test_another_address_is_refused_with_the_forms_that_are_taken(url: str) -> N
         ({"signature_batch_max": 0}, "signature_batch_max"),
         ({"signature_batch_max": 129}, "signature_batch_max"),
         ({"publish_timeout_s": 0}, "publish_timeout_s: Input should be greater than 0"),
+        ({"publish_timeout_s": math.inf}, "publish_timeout_s: Input should be a finite number"),
+        ({"handler_timeout_s": math.inf}, "handler_timeout_s: Input should be a finite number"),
+        ({"trust_poll_s": math.inf}, "trust_poll_s: Input should be a finite number"),
         ({"request_timeout_s": -1}, "request_timeout_s"),
         ({"connect_timeout_s": 0}, "connect_timeout_s"),
         ({"handler_timeout_s": 0}, "handler_timeout_s"),

@@ -5,6 +5,7 @@ The message class is passed, so a type checker matches handler and message.
 """
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
@@ -245,8 +246,8 @@ class Router:
         if not inspect.iscoroutinefunction(handler):
             name = getattr(handler, "__qualname__", repr(handler))
             raise ConfigurationError(f"{name} must be an async function: async def {name}(message, context)")
-        if timeout is not None and timeout <= 0:
-            raise ConfigurationError(f"{handler.__qualname__}: timeout={timeout} must be above 0 seconds")
+        if timeout is not None and not 0 < timeout < math.inf:
+            raise ConfigurationError(f"{handler.__qualname__}: timeout={timeout} must be above 0 seconds, and finite")
         plan = plan_of(handler, _subject_of(message, kind))
         grouping = _grouping_of(handler, *group)
         self._put(

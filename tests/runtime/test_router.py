@@ -1,5 +1,6 @@
 """Which function handles which message; what is refused at import; what topology is told."""
 
+import math
 from typing import Any
 
 import pytest
@@ -131,8 +132,8 @@ def test_parameters_with_defaults_are_fine() -> None:
     assert router.find(Kind.COMMAND, "orders.place_order", 1) is not None
 
 
-@pytest.mark.parametrize("timeout", [0.0, -1.0])
-def test_a_timeout_is_above_zero(timeout: float) -> None:
+@pytest.mark.parametrize("timeout", [0.0, -1.0, math.inf, math.nan])
+def test_a_timeout_is_above_zero_and_finite(timeout: float) -> None:
     with pytest.raises(ConfigurationError, match="must be above 0 seconds"):
         Router().on_command(PlaceOrder, timeout=timeout)(handle)
 
