@@ -1,10 +1,16 @@
 import asyncio
+import re
+from pathlib import Path
 from uuid import uuid4
+
+from sqlalchemy import text
 
 from messaging.core.sealed import Label, Route
 from messaging.stores.base import InboxKey, Outgoing
 from messaging.stores.sql import SqlStore
 from tests.support.sealing import as_sealed
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "stores.md"
 
 
 async def stage(store: SqlStore, *bodies: bytes, commits: bool = True, lane: str | None = None) -> None:
@@ -100,6 +106,25 @@ async def test_a_parked_row_is_visible_and_in_nobodys_way(store: SqlStore) -> No
 
     assert await outbox.depth() == (0, 1)
     assert await outbox.claim(limit=10, lease_s=60, owner="a") == []
+
+
+async def test_a_parked_row_is_seen_and_given_back_by_the_statements_of_the_page(store: SqlStore) -> None:
+    await stage(store, b"one")
+    outbox = store.outbox("orders")
+    [row] = await outbox.claim(limit=10, lease_s=60, owner="a")
+    await outbox.park(row, reason="nobody is bound")
+    printed = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)[0].replace(
+        "billing.charge/1", row.label.type
+    )
+    look, give_back = printed.strip().splitlines()
+
+    async with store.engine.begin() as connection:
+        [seen] = (await connection.execute(text(look))).mappings()
+        await connection.execute(text(give_back))
+
+    [again] = await outbox.claim(limit=10, lease_s=60, owner="a")
+    assert (seen["message_type"], seen["problem"]) == ("orders.placed/1", "nobody is bound")
+    assert (again.body, again.attempts) == (b"one", 0)
 
 
 async def test_rows_of_a_key_are_held_by_one_relay_at_a_time(store: SqlStore) -> None:
