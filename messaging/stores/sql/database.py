@@ -21,7 +21,7 @@ from messaging.stores.sql.capability import has_short_ways
 from messaging.stores.sql.schema import metadata
 from messaging.stores.sql.turns import BEGIN_WRITING, TurnConnection, connect
 
-__all__ = ["Database"]
+__all__ = ["Database", "is_undone"]
 
 _IMMEDIATE: Final = "messaging_immediate"
 _BUSY_TIMEOUT_MS: Final = 30_000
@@ -137,6 +137,17 @@ class mapped:  # noqa: N801 - reads as a word: `with mapped():`
                 f"the database does not answer ({_name_of(error)}); is it running, is its URL right, and did "
                 "`create_tables` or the migrations run?"
             ) from error
+
+
+def is_undone(connection: AsyncConnection) -> bool:
+    """Tell whether SQLite has rolled a transaction back at an error, which SQLAlchemy does not notice."""
+    if connection.dialect.name != "sqlite":
+        return False
+    pooled: Any = connection.sync_connection
+    adapter = pooled.connection.dbapi_connection
+    if isinstance(adapter, TurnConnection):
+        return adapter.is_undone
+    return not adapter.driver_connection.in_transaction
 
 
 # Names that cannot be resolved and connections that fail are `OSError`, straight from the driver.

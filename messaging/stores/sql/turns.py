@@ -78,6 +78,7 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
         "_may_skip",
         "_pace",
         "_started",
+        "is_undone",
         "is_write_ahead",
     )
     _cursor_cls = _TurnCursor
@@ -91,6 +92,9 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
         self._last: list[Callable[[sqlite3.Connection], None]] = []
         # Whether SQLite and the driver let more than one thread use the connection.
         self._may_skip = may_skip
+        # Whether SQLite has undone the transaction at an error: a full disk, `ON CONFLICT ROLLBACK`. Whoever caught
+        # that error and goes on is not to write outside of a transaction.
+        self.is_undone = False
         self.is_write_ahead = False
         self._pace = Pace()
         self._has_lock = False
@@ -100,13 +104,13 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
 
     def begin_with(self, statement: str) -> None:
         """Begin a transaction in the turn of its first statement."""
-        self._begin = statement
+        self._begin, self.is_undone = statement, False
 
     async def turn(self, work: Callable[..., Any], *given: Any) -> Any:
         """Run `work(connection, *given)` in the driver's thread, in the transaction that was to begin.
 
         Raises:
-            sqlite3.Error: as `work` does, or because the transaction cannot begin.
+            sqlite3.Error: as `work` does, or because the transaction cannot begin, or was undone.
         """
         begin, self._begin = self._begin, None
         # Before it starts: one that is cut off is carried out all the same, and must be undone.
@@ -118,9 +122,9 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
         try:
             return await _in_one_turn(self._connection, self._begun, begin, work, given)
         except sqlite3.Error:
-            if not self._connection.in_transaction:
+            if begin is not None and not self._connection.in_transaction:
                 # Whoever goes on all the same is not to write outside of a transaction.
-                self._begin = begin
+                self.begin_with(begin)
             raise
 
     async def executed(self, operation: str, parameters: Any) -> Any:
@@ -135,7 +139,11 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
         driver = self._connection
         if self._waits_for_nobody and driver.in_transaction and pace.is_quick(operation, parameters):
             self._at_once += 1
-            return pace.timed(time.perf_counter, _executed, driver._conn, operation, parameters)  # noqa: SLF001
+            try:
+                return pace.timed(time.perf_counter, _executed, driver._conn, operation, parameters)  # noqa: SLF001
+            except sqlite3.Error:
+                self.is_undone = not driver.in_transaction
+                raise
         return await self.turn(_timed, pace, operation, parameters)
 
     @property
@@ -170,14 +178,22 @@ class TurnConnection(AsyncAdapt_aiosqlite_connection):
         if not self._is_clean:
             super().rollback()
             self._is_clean = True
+        self.is_undone = False
 
     def _begun(
         self, connection: sqlite3.Connection, begin: str | None, work: Callable[..., Any], given: Sequence[Any]
     ) -> Any:
+        is_open = False
         try:
             if begin is not None:
                 connection.execute(begin)
+            elif self.is_undone:
+                raise sqlite3.DatabaseError(_UNDONE)
+            is_open = connection.in_transaction
             return work(connection, *given)
+        except sqlite3.Error:
+            self.is_undone = self.is_undone or (is_open and not connection.in_transaction)
+            raise
         finally:
             self._finished += 1
 
@@ -191,6 +207,7 @@ def connect(dialect: Any, _record: object, arguments: Any, options: Any) -> Turn
 
 
 _SERIALIZED: Final = 3
+_UNDONE: Final = "after a statement that failed SQLite has undone the whole transaction; let that error through"
 
 
 async def _in_one_turn(driver: Any, work: Callable[..., Any], *given: Any) -> Any:

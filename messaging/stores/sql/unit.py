@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
 from messaging.stores.base import Outgoing, Scheduled, Sealing
-from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.database import Database, is_undone, mapped
 from messaging.stores.sql.inserts import Inserts, write_rows
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.staging import Staging
@@ -135,12 +135,18 @@ async def flush(connection: AsyncConnection, session: AsyncSession | None) -> No
     """Write what a handler's session still holds.
 
     Raises:
-        ConfigurationError: the handler rolled its transaction back: its work and the inbox row are gone.
+        ConfigurationError: the handler rolled its transaction back, or went on after SQLite had: its work and the
+            inbox row are gone.
     """
     if not connection.in_transaction():
         raise ConfigurationError(
             "the handler rolled back the transaction that the inbox row is in; raise instead, or use "
             "`async with session.begin_nested():` for a part that may fail"
+        )
+    if is_undone(connection):
+        raise ConfigurationError(
+            "the handler went on after an error at which SQLite had undone everything, its work and the inbox row; let "
+            "that error through (a full disk, `ON CONFLICT ROLLBACK`)"
         )
     if session is not None and (session.new or session.dirty or session.deleted):
         with _whole():

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from messaging.stores.base import InboxKey, StoreUnavailableError
 from messaging.stores.sql import SqlStore
-from messaging.stores.sql.database import Database, bound_waits, mapped
+from messaging.stores.sql.database import Database, bound_waits, is_undone, mapped
 
 
 async def test_the_clock_is_the_databases_in_milliseconds(engine: AsyncEngine) -> None:
@@ -87,6 +87,27 @@ async def test_sqlite_waits_for_the_disk_and_writes_ahead(tmp_path: object) -> N
     await engine.dispose()
 
     assert modes == ["wal", 2]
+
+
+@pytest.mark.parametrize("is_opened_before", [False, True])
+async def test_a_transaction_that_sqlite_undid_by_itself_is_known(tmp_path: object, *, is_opened_before: bool) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
+    if is_opened_before:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    writer = Database(engine).writer
+
+    async with writer.connect() as connection:
+        await connection.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
+        await connection.execute(text("INSERT INTO things VALUES (1)"))
+        seen = [is_undone(connection)]
+        for again in ("INSERT OR FAIL INTO things VALUES (1)", "INSERT OR ROLLBACK INTO things VALUES (1)"):
+            with pytest.raises(IntegrityError):
+                await connection.execute(text(again))
+            seen.append(is_undone(connection))
+    await engine.dispose()
+
+    assert seen == [False, False, True]
 
 
 def test_other_errors_pass_through() -> None:

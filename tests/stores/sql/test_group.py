@@ -6,13 +6,14 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, Uuid, func, insert, select, text
+from sqlalchemy import Column, Integer, MetaData, Table, Uuid, func, insert, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from messaging.core.inbox import Decision, RowState
 from messaging.core.schedule import Cancellation
 from messaging.core.sealed import Label, Route
-from messaging.errors import NotYetUsableError
+from messaging.errors import ConfigurationError, NotYetUsableError
 from messaging.security.seal import restored
 from messaging.stores.base import Grouping, GroupUndoneError, InboxKey, Outgoing, Reservation, Scheduled
 from messaging.stores.sql import SqlStore
@@ -24,6 +25,12 @@ THREE: Final = Grouping(name="place_order", size=3, wait_s=30.0)
 SOON: Final = Grouping(name="place_order", size=10, wait_s=0.02)
 OF_ANOTHER: Final = Grouping(name="cancel_order", size=10, wait_s=0.02)
 EFFECTS = Table("effects", MetaData(), Column("order_id", Uuid))
+# What PostgreSQL does to a transaction in which a statement failed, SQLite does only if it is told to.
+STRICT = Table(
+    "strict",
+    EFFECTS.metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, sqlite_on_conflict_primary_key="ROLLBACK"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -297,6 +304,29 @@ async def test_a_commit_that_fails_is_nobodys_fault_and_each_runs_alone(store: S
         await act_and_complete(store, await store.inbox.renew(reservation))
 
     assert await done(engine, store) == ({each.message_id for each in keys}, 3)
+
+
+async def test_a_member_that_goes_on_after_everything_was_undone_takes_no_other_along(
+    store: SqlStore, engine: AsyncEngine
+) -> None:
+    innocent, guilty = key(), key()
+    pair = Grouping(name="place_order", size=2, wait_s=30.0)
+    async with engine.begin() as connection:
+        await connection.execute(insert(STRICT), {"id": 1})
+
+    async def go_on() -> None:
+        reservation = await reserve(store, guilty, pair)
+        with pytest.raises(IntegrityError):
+            await session_of(reservation).execute(insert(STRICT).values(id=1))
+        with pytest.raises((ConfigurationError, GroupUndoneError)):
+            await store.inbox.complete(reservation)
+        await store.inbox.undo(reservation)
+
+    await together(handle(store, innocent, pair), go_on())
+
+    assert await done(engine, store) == ({innocent.message_id}, 1)
+    assert await store.inbox.state(innocent, leaf=LEAF) is RowState.DONE
+    assert await store.inbox.state(guilty, leaf=LEAF) is RowState.ABSENT
 
 
 async def test_each_row_is_kept_by_its_own_expiry(store: SqlStore, engine: AsyncEngine) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, Table, Text, event, insert, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -335,6 +335,29 @@ async def test_a_row_that_goes_in_at_once_fails_alone_and_as_ever(engine: AsyncE
         numbers = (await connection.execute(text("SELECT id FROM things ORDER BY id"))).scalars().all()
 
     assert numbers == [1, 2, 4]
+
+
+@pytest.mark.parametrize("rows_before", [1, 2])
+async def test_after_a_failure_that_undid_everything_nobody_goes_on_and_nothing_is_committed(
+    engine: AsyncEngine, rows_before: int
+) -> None:
+    undoing = text("INSERT OR ROLLBACK INTO things VALUES (1, 'b')")
+
+    async with engine.execution_options(**IMMEDIATE).connect() as connection:
+        for number in range(1, rows_before + 1):
+            await connection.execute(ROW, {"id": number, "word": "a"})
+        with pytest.raises(IntegrityError, match="UNIQUE"):
+            await connection.execute(undoing)
+        with pytest.raises(DatabaseError, match="undone the whole transaction"):
+            await connection.execute(ROW, {"id": 9, "word": "c"})
+        with pytest.raises(DatabaseError, match="undone the whole transaction"):
+            await connection.commit()
+        await connection.rollback()
+        await connection.execute(ROW, {"id": 10, "word": "d"})
+        await connection.commit()
+        numbers = (await connection.execute(text("SELECT id FROM things"))).scalars().all()
+
+    assert numbers == [10]
 
 
 async def test_rows_that_went_in_at_once_are_undone_with_the_rest(engine: AsyncEngine) -> None:
