@@ -32,7 +32,12 @@ def check_management(management: Management) -> list[Finding]:
     except MessagingError as error:
         return [failed(check, str(error), remedy="mend MESSAGING_MANAGEMENT_URL, or unset it")]
     findings = [fine(check, f"RabbitMQ {version} answers at {management.address}")]
-    if disabled:
+    if disabled is None:
+        words = (
+            "not looked at: the broker tells them to administrators alone; `rabbitmqctl list_feature_flags` shows them"
+        )
+        findings.append(fine("feature flags", words))
+    elif disabled:
         shown = ", ".join(disabled[:5]) + (" …" if len(disabled) > 5 else "")
         words = f"{counted(len(disabled), 'stable one')} disabled: {shown}"
         findings.append(warned("feature flags", words, remedy="rabbitmqctl enable_feature_flag all"))

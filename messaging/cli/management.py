@@ -22,6 +22,7 @@ __all__ = ["Management", "SeenExchange", "SeenQueue", "management_of"]
 
 _TIMEOUT_S: Final = 10.0
 _ANSWER_MAX_BYTES: Final = 64 * 1024 * 1024
+_REFUSED: Final = (401, 403)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +88,13 @@ class Management:
         """Return the broker's version."""
         return str(self._ask("overview").get("rabbitmq_version", "unknown"))
 
-    def disabled_flags(self) -> Sequence[str]:
-        """Return the stable feature flags that are off."""
-        flags = self._list("feature-flags")
+    def disabled_flags(self) -> Sequence[str] | None:
+        """Return the stable feature flags that are off, or None: the broker tells them to administrators alone."""
+        path = "feature-flags"
+        status, _, body = self._get(path)
+        if status in _REFUSED:
+            return None
+        flags = self._listed(path, self._read(path, status, body))
         return sorted(
             str(flag.get("name"))
             for flag in flags
@@ -138,7 +143,9 @@ class Management:
         )
 
     def _list(self, path: str) -> list[dict[str, Any]]:
-        answer = self._ask(path)
+        return self._listed(path, self._ask(path))
+
+    def _listed(self, path: str, answer: Any) -> list[dict[str, Any]]:
         if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
             raise ConfigurationError(
                 f"{self.address} answers {path!r} with something else: is it RabbitMQ's management?"
@@ -167,7 +174,7 @@ class Management:
             connection.close()
 
     def _read(self, path: str, status: int, body: bytes) -> Any:
-        if status in (401, 403):
+        if status in _REFUSED:
             raise ConfigurationError(
                 f"{self.address} refuses the user of MESSAGING_MANAGEMENT_URL at {path!r}: give it the tag `monitoring`"
             )

@@ -14,6 +14,7 @@ from messaging.core.topology import Names, Subscriptions, Topology
 from messaging.core.topology_plan import TYPE, Difference, Existing, Plan, Step, Todo, plan_topology
 from tests.support.dead_shop import PlaceOrder
 from tests.support.installation import Installation
+from tests.support.managed import ManagedNode
 
 NAMES = Names("shopping")
 WANTED = NAMES.of_service("shop", Subscriptions(commands=frozenset({("shop.place", 1)}), rungs_ms=(1000, 5000)))
@@ -111,6 +112,23 @@ class TestPlanted:
 
         for check in ("management", "feature flags", "policies", "shop topology"):
             assert [entry["state"] for entry in found[check]] == ["ok"], found[check]
+
+    def test_nothing_is_wrong_with_a_user_who_may_only_look(
+        self, managed: Installation, managed_node: ManagedNode, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        managed.call("topology", "apply", "shop:shop")
+        managed_node.ctl("add_user", "watcher", "seen")
+        managed_node.ctl("set_user_tags", "watcher", "monitoring")
+        managed_node.ctl("set_permissions", "watcher", "", "", "")
+        monkeypatch.setenv(
+            "MESSAGING_MANAGEMENT_URL", managed_node.management_url.replace("guest:guest", "watcher:seen")
+        )
+
+        found = checks(managed)
+
+        for check in ("management", "feature flags", "policies", "shop topology"):
+            assert [entry["state"] for entry in found[check]] == ["ok"], found[check]
+        assert "administrators" in found["feature flags"][0]["words"]
 
     @pytest.mark.parametrize("is_managed", [True, False])
     def test_a_queue_with_other_arguments(

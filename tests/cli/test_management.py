@@ -83,6 +83,12 @@ def test_stable_flags_that_are_off_are_listed() -> None:
         assert Management(url, vhost="/").disabled_flags() == ["a", "b"]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_flags_that_the_user_may_not_see_are_no_trouble(status: int) -> None:
+    with answering({"/api/feature-flags": (status, b"{}")}) as url:
+        assert Management(url, vhost="/").disabled_flags() is None
+
+
 def test_exchanges_that_a_policy_rules_come_with_what_it_says_of_the_rest() -> None:
     exchanges = [
         {"name": "commands", "policy": "elsewhere"},
