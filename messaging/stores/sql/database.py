@@ -5,8 +5,9 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from weakref import WeakSet
 
-from sqlalchemy import ColumnElement, Table, event, func, literal_column, text
+from sqlalchemy import ColumnElement, Connection, Table, event, func, literal_column, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -21,7 +22,7 @@ from messaging.stores.sql.capability import has_short_ways
 from messaging.stores.sql.schema import metadata
 from messaging.stores.sql.turns import BEGIN_WRITING, TurnConnection, connect
 
-__all__ = ["Database", "is_undone"]
+__all__ = ["Database", "bound_waits", "is_undone", "lent", "mapped", "take_back"]
 
 _IMMEDIATE: Final = "messaging_immediate"
 _BUSY_TIMEOUT_MS: Final = 30_000
@@ -56,6 +57,8 @@ class Database:
                 event.listen(engine.sync_engine, "do_connect", connect)
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        if not event.contains(engine.sync_engine, "commit", _keep_open):
+            event.listen(engine.sync_engine, "commit", _keep_open)
         if not self.is_sqlite and not event.contains(engine.sync_engine, "do_connect", bound_waits):
             event.listen(engine.sync_engine, "do_connect", bound_waits)
 
@@ -137,6 +140,30 @@ class mapped:  # noqa: N801 - reads as a word: `with mapped():`
                 f"the database does not answer ({_name_of(error)}); is it running, is its URL right, and did "
                 "`create_tables` or the migrations run?"
             ) from error
+
+
+def lent(connection: AsyncConnection) -> AsyncConnection:
+    """Return a connection to be used by a handler, who may not commit: the inbox row says that all is done."""
+    _LENT.add(connection.sync_connection)
+    return connection
+
+
+def take_back(connection: AsyncConnection) -> None:
+    """Let a connection that was lent be committed."""
+    _LENT.discard(connection.sync_connection)
+
+
+def _keep_open(connection: Connection) -> None:
+    if connection in _LENT:
+        # SQLAlchemy asks for no rollback after a commit that failed, not even when the connection returns to its pool.
+        connection.connection.rollback()
+        raise ConfigurationError(
+            "a handler cannot commit: its inbox row would say that it is done, and what it sends would stay behind; "
+            "return instead, the library commits then"
+        )
+
+
+_LENT: Final[WeakSet[Any]] = WeakSet()
 
 
 def is_undone(connection: AsyncConnection) -> bool:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Transaction, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -32,13 +32,13 @@ from messaging.stores.base import (
     Sealing,
     StoreUnavailableError,
 )
-from messaging.stores.sql.database import Database, mapped
+from messaging.stores.sql.database import Database, lent, mapped
 from messaging.stores.sql.direct import Direct
 from messaging.stores.sql.inserts import Inserts
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.schema import INBOX
 from messaging.stores.sql.staging import Staging
-from messaging.stores.sql.unit import begin, end, flush, session_on
+from messaging.stores.sql.unit import begin, end, flush, root_of, session_on
 
 __all__ = ["GroupUnit", "Groups"]
 
@@ -69,7 +69,7 @@ class GroupUnit:
     def session(self) -> AsyncSession:
         """What this member's handler writes its own rows through; what it loaded, no other member sees."""
         if self._session is None:
-            self._session, self.is_used = session_on(self.connection), True
+            self._session, self.is_used = session_on(lent(self.connection)), True
         return self._session
 
     def find(self, kind: type) -> object | None:
@@ -79,7 +79,7 @@ class GroupUnit:
         self.is_used = True
         if issubclass(AsyncSession, kind):
             return self.session
-        return self.connection if issubclass(AsyncConnection, kind) else None
+        return lent(self.connection) if issubclass(AsyncConnection, kind) else None
 
     async def stage(self, message: Outgoing | Sealing) -> None:
         """Keep a message for the outbox: those of all members are signed together."""
@@ -100,7 +100,7 @@ class GroupUnit:
             GroupUndoneError: it has not, through no fault of this member: it must run again, alone.
         """
         if self.is_used:
-            await flush(self.connection, self._session)
+            await flush(self.connection, self._session, root=self._group.root)
         with mapped():
             for statement, values in last:
                 await self.connection.execute(statement, values)
@@ -122,6 +122,7 @@ class _Group:
         self._insert = insert
         self._grouping = grouping
         self._connection: AsyncConnection | None = None
+        self._root: Transaction | None = None
         self._is_ending = False
         self._is_committed = False
         self._full = asyncio.Event()
@@ -137,6 +138,17 @@ class _Group:
         if self._connection is None:
             raise GroupUndoneError
         return self._connection
+
+    @property
+    def root(self) -> Transaction:
+        """The transaction as SQLAlchemy has it; a handler that rolls back ends it, and might go on in another.
+
+        Raises:
+            GroupUndoneError: it was never open.
+        """
+        if self._root is None:
+            raise GroupUndoneError
+        return self._root
 
     def takes(self, key: InboxKey) -> bool:
         """Tell whether a delivery may join."""
@@ -156,6 +168,7 @@ class _Group:
                 await self._full.wait()
         # On SQLite this may wait for another writer; whoever comes meanwhile still joins.
         self._connection = await begin(self.database)
+        self._root = root_of(self._connection)
         self.is_gathering = False
         await self._insert_rows(self._connection)
         self._next()

@@ -6,18 +6,19 @@ from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import Transaction
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from messaging.core.schedule import Cancellation
 from messaging.errors import ConfigurationError
 from messaging.stores.base import Outgoing, Scheduled, Sealing
-from messaging.stores.sql.database import Database, is_undone, mapped
+from messaging.stores.sql.database import Database, is_undone, lent, mapped, take_back
 from messaging.stores.sql.inserts import Inserts, write_rows
 from messaging.stores.sql.schedule import cancel, schedule
 from messaging.stores.sql.staging import Staging
 
-__all__ = ["SqlUnit", "session_on"]
+__all__ = ["SqlUnit", "begin", "end", "flush", "root_of", "session_on"]
 
 
 class SqlUnit:
@@ -31,6 +32,7 @@ class SqlUnit:
 
     def __init__(self, connection: AsyncConnection, database: Database, staging: Staging) -> None:
         self.connection = connection
+        self._root = root_of(connection)
         self._database = database
         self._staging = staging
         self._staged: list[Outgoing | Sealing] = []
@@ -52,7 +54,7 @@ class SqlUnit:
     def session(self) -> AsyncSession:
         """What handlers write their own rows through; made when it is first asked for."""
         if self._session is None:
-            self._session, self._is_used = session_on(self.connection), True
+            self._session, self._is_used = session_on(lent(self.connection)), True
         return self._session
 
     def find(self, kind: type) -> object | None:
@@ -62,7 +64,7 @@ class SqlUnit:
         self._is_used = True
         if issubclass(AsyncSession, kind):
             return self.session
-        return self.connection if issubclass(AsyncConnection, kind) else None
+        return lent(self.connection) if issubclass(AsyncConnection, kind) else None
 
     async def stage(self, message: Outgoing | Sealing) -> None:
         """Keep a message for the outbox; it is signed and its row is written with all others at the end."""
@@ -84,7 +86,7 @@ class SqlUnit:
         """
         try:
             if self._is_used:
-                await flush(self.connection, self._session)
+                await flush(self.connection, self._session, root=self._root)
             with mapped():
                 for statement, values in last:
                     await self.connection.execute(statement, values)
@@ -126,19 +128,33 @@ async def begin(database: Database) -> AsyncConnection:
     return connection
 
 
+def root_of(connection: AsyncConnection) -> Transaction:
+    """Return the transaction that has begun on a connection; a later one on the same connection is another."""
+    begun = None if connection.sync_connection is None else connection.sync_connection.get_transaction()
+    if begun is None:
+        raise ConfigurationError("a unit begins with a transaction")
+    return begun
+
+
 def session_on(connection: AsyncConnection) -> AsyncSession:
     """Return a session inside a transaction that it can roll back, but not commit: the library does."""
     return AsyncSession(connection, expire_on_commit=False, join_transaction_mode="rollback_only")
 
 
-async def flush(connection: AsyncConnection, session: AsyncSession | None) -> None:
+async def flush(connection: AsyncConnection, session: AsyncSession | None, *, root: Transaction) -> None:
     """Write what a handler's session still holds.
+
+    Args:
+        connection: The handler's.
+        session: The handler's, if it asked for one.
+        root: The transaction that the inbox row is in.
 
     Raises:
         ConfigurationError: the handler rolled its transaction back, or went on after SQLite had: its work and the
             inbox row are gone.
     """
-    if not connection.in_transaction():
+    if not root.is_active:
+        # Also if it went on: the next statement has begun another one.
         raise ConfigurationError(
             "the handler rolled back the transaction that the inbox row is in; raise instead, or use "
             "`async with session.begin_nested():` for a part that may fail"
@@ -176,6 +192,7 @@ async def end(
                 # PostgreSQL answers the COMMIT of a transaction that failed with a rollback, and calls that success.
                 await staging.check(connection)
             written = await staging.write(connection, sealed)
+        take_back(connection)
         await connection.commit()
     staging.committed(written)
 

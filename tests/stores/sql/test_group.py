@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Uuid, func, insert, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from messaging.core.inbox import Decision, RowState
@@ -326,6 +327,30 @@ async def test_a_member_that_goes_on_after_everything_was_undone_takes_no_other_
 
     assert await done(engine, store) == ({innocent.message_id}, 1)
     assert await store.inbox.state(innocent, leaf=LEAF) is RowState.DONE
+    assert await store.inbox.state(guilty, leaf=LEAF) is RowState.ABSENT
+
+
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+async def test_a_member_that_ends_the_transaction_and_goes_on_takes_no_other_along(
+    store: SqlStore, engine: AsyncEngine, end: str
+) -> None:
+    innocent, guilty = key(), key()
+    pair = Grouping(name="place_order", size=2, wait_s=30.0)
+
+    async def go_on() -> None:
+        reservation = await reserve(store, guilty, pair)
+        connection = await session_of(reservation).connection()
+        with suppress(ConfigurationError):
+            await getattr(connection, end)()
+        with suppress(SQLAlchemyError):
+            await connection.execute(insert(EFFECTS).values(order_id=guilty.message_id))
+        with pytest.raises(ConfigurationError, match="rolled back"):
+            await store.inbox.complete(reservation)
+        await store.inbox.undo(reservation)
+
+    await together(handle(store, innocent, pair), go_on())
+
+    assert await done(engine, store) == ({innocent.message_id}, 1)
     assert await store.inbox.state(guilty, leaf=LEAF) is RowState.ABSENT
 
 

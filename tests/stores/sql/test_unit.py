@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -135,6 +136,46 @@ async def test_a_handler_that_rolls_back_is_told_instead_of_losing_its_inbox_row
 
     with pytest.raises(ConfigurationError, match="rolled back the transaction that the inbox row is in"):
         await unit.commit()
+
+
+@pytest.mark.parametrize("kind", [AsyncSession, AsyncConnection])
+async def test_a_handler_that_rolls_back_and_goes_on_is_told_as_well(
+    unit: SqlUnit, engine: AsyncEngine, kind: type
+) -> None:
+    lent: Any = unit.find(kind)
+    await lent.execute(insert(EFFECTS).values(order_id=uuid4()))
+    await lent.rollback()
+    await lent.execute(insert(EFFECTS).values(order_id=uuid4()))
+
+    with pytest.raises(ConfigurationError, match="rolled back the transaction that the inbox row is in"):
+        await unit.commit()
+
+    assert await count(engine, EFFECTS) == 0
+
+
+async def test_a_handler_cannot_commit(unit: SqlUnit, engine: AsyncEngine) -> None:
+    connection: Any = unit.find(AsyncConnection)
+    await connection.execute(insert(EFFECTS).values(order_id=uuid4()))
+
+    with pytest.raises(ConfigurationError, match="a handler cannot commit"):
+        await connection.commit()
+    with pytest.raises(ConfigurationError, match="rolled back"):
+        await unit.commit()
+
+    assert await count(engine, EFFECTS) == 0
+
+
+async def test_a_session_gives_no_way_to_commit_either(unit: SqlUnit, engine: AsyncEngine) -> None:
+    await unit.session.execute(insert(EFFECTS).values(order_id=uuid4()))
+    await unit.session.commit()
+    before = await count(engine, EFFECTS)
+    under = await unit.session.connection()
+
+    with pytest.raises(ConfigurationError, match="a handler cannot commit"):
+        await under.commit()
+    await unit.close()
+
+    assert before == await count(engine, EFFECTS) == 0
 
 
 async def test_a_part_that_may_fail_has_a_savepoint_of_its_own(unit: SqlUnit, engine: AsyncEngine) -> None:
