@@ -87,10 +87,12 @@ class GroupUnit:
 
     async def schedule(self, scheduled: Scheduled) -> None:
         """Write a message for later."""
+        self.is_used = True
         await schedule(self.connection, self._group.database, self._group.staging.service, scheduled)
 
     async def cancel(self, message_id: UUID) -> Cancellation:
         """Cancel a scheduled message."""
+        self.is_used = True
         return await cancel(self.connection, self._group.database, self._group.staging.service, message_id)
 
     async def commit(self, *last: tuple[Any, dict[str, Any]]) -> None:

@@ -72,10 +72,12 @@ class SqlUnit:
 
     async def schedule(self, scheduled: Scheduled) -> None:
         """Write a message for later; it is on the schedule once the transaction is committed."""
+        self._is_used = True
         await schedule(self.connection, self._database, self._staging.service, scheduled)
 
     async def cancel(self, message_id: UUID) -> Cancellation:
         """Cancel a scheduled message, if the transaction is committed."""
+        self._is_used = True
         return await cancel(self.connection, self._database, self._staging.service, message_id)
 
     async def commit(self, *last: tuple[Any, dict[str, Any]]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, Uuid, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Column, MetaData, Table, Uuid, func, insert, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -15,7 +15,7 @@ from messaging import ConfigurationError
 from messaging.core.sealed import Label, Route
 from messaging.errors import NotYetUsableError
 from messaging.security.seal import restored
-from messaging.stores.base import Outgoing
+from messaging.stores.base import Outgoing, StoreUnavailableError
 from messaging.stores.sql import SqlStore
 from messaging.stores.sql.database import Database
 from messaging.stores.sql.staging import Staging
@@ -176,6 +176,23 @@ async def test_a_session_gives_no_way_to_commit_either(unit: SqlUnit, engine: As
     await unit.close()
 
     assert before == await count(engine, EFFECTS) == 0
+
+
+async def test_whoever_swallows_that_nothing_could_be_scheduled_or_cancelled_loses_no_inbox_row(
+    unit: SqlUnit, engine: AsyncEngine
+) -> None:
+    await unit.connection.execute(insert(EFFECTS).values(order_id=uuid4()))
+    await unit.connection.execute(text("ALTER TABLE messaging_schedule RENAME TO away"))
+
+    with suppress(DBAPIError, StoreUnavailableError):
+        await unit.cancel(uuid4())
+    if engine.dialect.name == "postgresql":
+        with pytest.raises(ConfigurationError, match="PostgreSQL has undone everything"):
+            await unit.commit()
+    else:
+        await unit.commit()
+
+    assert await count(engine, EFFECTS) == (engine.dialect.name == "sqlite")
 
 
 async def test_a_part_that_may_fail_has_a_savepoint_of_its_own(unit: SqlUnit, engine: AsyncEngine) -> None:
