@@ -279,7 +279,8 @@ class Groups:
     def __init__(self, database: Database, insert: Direct) -> None:
         self._database = database
         self._insert = insert
-        self._gathering: dict[Grouping, _Group] = {}
+        # By service as well: handlers of two services may have one name, but not one inbox and one outbox.
+        self._gathering: dict[tuple[str, Grouping], _Group] = {}
 
     async def reserve(
         self, grouping: Grouping, staging: Staging, values: dict[str, Any], key: InboxKey, leaf: bytes
@@ -289,11 +290,12 @@ class Groups:
         Raises:
             StoreUnavailableError: the database cannot be reached or does not answer.
         """
-        group = self._gathering.get(grouping)
+        place = key.service, grouping
+        group = self._gathering.get(place)
         if group is not None and group.is_gathering and not group.takes(key):
             return None
         if group is None or not group.is_gathering:
-            group = self._gathering[grouping] = _Group(self._database, staging, self._insert, grouping)
+            group = self._gathering[place] = _Group(self._database, staging, self._insert, grouping)
         member = GroupUnit(group, values, key, leaf)
         is_first = not group.members
         group.join(member)

@@ -196,6 +196,25 @@ async def test_what_ran_before_is_dropped_and_other_bytes_are_told(store: SqlSto
     assert (await done(engine, store))[1] == 2
 
 
+async def test_two_services_with_one_store_never_share_a_group(store: SqlStore) -> None:
+    # Handlers that one function makes for several services have one name, and an event has one id for all of them.
+    of_orders = key()
+    of_billing = InboxKey("billing", of_orders.sender, of_orders.message_id)
+    pair = Grouping(name="note_order", size=2, wait_s=0.2)
+    await handle(store, of_orders, None)
+
+    async def handle_in_billing() -> Decision:
+        reservation = await reserve(store, of_billing, pair)
+        await act(reservation)
+        await store.inbox.complete(reservation)
+        return reservation.decision
+
+    decisions = await together(handle_in_billing(), handle(store, of_orders, pair))
+
+    assert decisions == [Decision.RUN, Decision.DROP]
+    assert [(await store.outbox(service).depth())[0] for service in ("orders", "billing")] == [1, 1]
+
+
 async def test_nothing_but_repetitions_leaves_nothing_open(store: SqlStore, engine: AsyncEngine) -> None:
     known = key()
     await handle(store, known, None)
