@@ -68,6 +68,8 @@ class Intake:
         self._alone = 1
         self._is_resizing = False
         self._is_narrowing = False
+        # It is to be narrowed once the widening that is under way has ended.
+        self._is_suspecting = False
         self._is_replacing = False
         self._is_stopping = False
         self._put_off: list[Delivery] = []
@@ -111,6 +113,9 @@ class Intake:
             return
         if delivery.delivery_count >= SUSPECT_DELIVERIES and self._width > 1:
             self._resize(1)
+        if self._is_suspecting:
+            # Not started and not settled, as below: over AMQP a wider consumer brings much before it is told so.
+            return
         if self._is_narrowing:
             # Not started and not settled: the fresh channel brings it back, alone. The fresh channel itself may deliver
             # before `resize` returns, and would wait for ever for what is neither.
@@ -152,7 +157,10 @@ class Intake:
             self._resize(min(self._prefetch, self._width * _WIDENING))
 
     def _resize(self, width: int) -> None:
-        if self._is_resizing or self._is_stopping or width == self._width:
+        if self._is_stopping or width == self._width:
+            return
+        if self._is_resizing:
+            self._is_suspecting = self._is_suspecting or width < self._width
             return
         self._is_resizing = True
         self._is_narrowing = width < self._width
@@ -183,6 +191,9 @@ class Intake:
             put_off, self._put_off = self._put_off, []
             for delivery in put_off:
                 delivery.give_back()
+            if self._is_suspecting:
+                self._is_suspecting = False
+                self._resize(1)
 
 
 def _return(handling: Handling) -> None:

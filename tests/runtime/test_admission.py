@@ -219,6 +219,40 @@ async def test_what_a_fresh_channel_brings_while_it_still_opens_runs_too(
     assert logs.events.count("consumer.narrowed") == 1
 
 
+async def test_a_message_that_came_back_again_and_again_runs_alone_also_when_it_comes_while_the_consumer_widens(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = Service("orders")
+    beside: dict[int, int] = {}
+    resize = MemorySubscription.resize
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(command: PlaceOrder, context: Context) -> None:
+        await asyncio.sleep(0)
+        beside[command.number] = orders.running
+
+    async def resize_slowly(self: MemorySubscription, prefetch: int) -> None:
+        # As over AMQP: what the wider consumer brings is read before the broker's answer is told.
+        await resize(self, prefetch)
+        await eventually(lambda: len(beside) >= 10)
+
+    monkeypatch.setattr(MemorySubscription, "resize", resize_slowly)
+
+    async with Stage() as stage:
+        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
+        stage.trust.join("orders", orders.subscriptions)
+        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(20)]
+        for body in bodies:
+            stage.inject("orders", "commands", body)
+        await age(stage, bodies[10], times=SUSPECT_DELIVERIES)
+
+        async with running(stage, orders):
+            await eventually(lambda: len(beside) == 20)
+
+    assert beside[10] == 1
+    assert logs.events.count("consumer.narrowed") == 1
+
+
 async def test_several_that_came_back_narrow_once_and_drive_nobody_to_the_fuse(logs: Logs) -> None:
     orders = Service("orders")
     ran: set[int] = set()
