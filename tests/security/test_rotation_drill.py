@@ -22,6 +22,7 @@ async def rotate_all(drill: Drill) -> None:
 
 
 async def assert_nothing_is_lost(drill: Drill) -> None:
+    await drill.quiet()
     assert len(drill.sent) >= MESSAGES
     assert drill.handled.keys() == drill.sent
     assert await drill.refused() == {}

@@ -146,6 +146,7 @@ class Drill:
             share: At least so many messages.
         """
         # Nothing is under way now, so the wait for the step's earliest time may be cut short.
+        await self.quiet()
         self.clock.jump_to(self._plan(identity).earliest_ms)
         plan, begun = self._plan(identity), len(self.sent)
         async with asyncio.TaskGroup() as group:
@@ -166,6 +167,14 @@ class Drill:
         for name in self.trusting.keyrings:
             write_file(self.folder / name / BUNDLE_FILE, raw, replace=True, mode=0o644)
 
+    async def quiet(self) -> None:
+        """Wait until nothing is queued or handled, also no copy of what has run.
+
+        On a busy machine a connection may be lost, and what was not acknowledged comes again. Were the clock to jump
+        meanwhile, such a copy would expire and be buried.
+        """
+        await eventually(self._is_quiet, 30.0, what="nothing is under way")
+
     async def refused(self) -> dict[str, int]:
         """Return what lies in queues where nothing should be."""
         transport = self._replicas["gamma"][0]._parts.transport  # type: ignore[union-attr]
@@ -177,6 +186,11 @@ class Drill:
                 if depth is not None and depth.messages:
                     found[f"{name} {part}"] = depth.messages
         return found
+
+    async def _is_quiet(self) -> bool:
+        replicas = [replica for replicas in self._replicas.values() for replica in replicas]
+        waiting = [name for name in await self.refused() if name.endswith("commands")]
+        return not waiting and not any(replica.running for replica in replicas)
 
     async def _everybody_has_it(self) -> None:
         """Wait until every replica has the bundle in force."""
