@@ -26,8 +26,9 @@ START_ROUNDS: Final = 3
 START_TIMEOUT_S: Final = 30.0
 # A service that has just started still makes its caches.
 REST_S: Final = 0.5
-SQL_TIMEOUT_S: Final = 450.0
-SQL_MESSAGES: Final = 1000
+SQL_TIMEOUT_S: Final = 900.0
+# Enough that the start of a service, a tenth of a second, does not count.
+SQL_MESSAGES: Final = 5000
 
 Found = dict[str, list[float]]
 

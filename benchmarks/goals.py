@@ -118,8 +118,24 @@ _LIMITS: Final = (
     _Limit("from imported to connected and consuming", "consuming_ms", 500.0, None, "ms"),
     _Limit("effectively once, SQLite, alone", "sqlite_alone", 300.0, None, "commands/s", more_is_better=True),
     _Limit("effectively once, SQLite, by 10", "sqlite_by_10", 1500.0, None, "commands/s", more_is_better=True),
+    _Limit(
+        "effectively once, SQLite, by 10, rows left to the end",
+        "sqlite_by_10,_rows_left_to_the_end",
+        1500.0,
+        None,
+        "commands/s",
+        more_is_better=True,
+    ),
     _Limit("effectively once, PostgreSQL, alone", "postgresql_alone", 500.0, None, "commands/s", more_is_better=True),
     _Limit("effectively once, PostgreSQL, by 10", "postgresql_by_10", 1500.0, None, "commands/s", more_is_better=True),
+    _Limit(
+        "effectively once, PostgreSQL, by 10, rows left to the end",
+        "postgresql_by_10,_rows_left_to_the_end",
+        1500.0,
+        None,
+        "commands/s",
+        more_is_better=True,
+    ),
 )
 
 

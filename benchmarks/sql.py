@@ -1,6 +1,6 @@
 """Effectively-once commands per second: the inbox row, a business row, an outgoing message, one commit.
 
-    python -m benchmarks.sql [--messages 2000] [--rounds 3] [--bare] [--url amqp://…] [--postgres postgresql://…]
+    python -m benchmarks.sql [--messages 5000] [--rounds 3] [--bare] [--url amqp://…] [--postgres postgresql://…]
 
 Without addresses it starts a private RabbitMQ node and a private PostgreSQL, both of which wait for the disk as they do
 in earnest. A backlog of sealed commands waits in the queue; measured is the time until all of them are applied and
@@ -229,7 +229,7 @@ def database_urls(postgres: str | None, wanted: str | None) -> Iterator[dict[str
 def main() -> None:
     """Measure, and write the table as Markdown and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=2000, help="per round and figure")
+    parser.add_argument("--messages", type=int, default=5000, help="per round and figure")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bare", action="store_true", help="also the same work without anything around it")
     parser.add_argument("--url", help="of a RabbitMQ that may be used; a private node otherwise")
