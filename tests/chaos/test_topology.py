@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 HARM_S = 8.0
 TRIES = 20
 DOCTOR_S = 60.0
-# The broker tells of a policy once its figures are anew: every second on this one.
-STATISTICS_S = 3.0
+# The broker tells of a policy, or of its end, once its figures are anew: each second here, later on a busy machine.
+STATISTICS_S = 60.0
 Act = Callable[[Rig], Awaitable[object]]
 
 
@@ -195,18 +195,22 @@ async def test_a_policy_would_drop_messages(managed_rig: tuple[Rig, ManagedNode]
     await asyncio.sleep(HARM_S + rig.chance.uniform(0, 4))
     harmed = await doctor(rig, node)
     await ctl(rig, "clear_policy", "lossy")
-    await asyncio.sleep(STATISTICS_S)
-    after = await doctor(rig, node)
+    async with asyncio.timeout(STATISTICS_S):
+        while not policies_are_fine(await doctor(rig, node)):  # noqa: ASYNC110 - the broker tells nobody
+            await asyncio.sleep(1.0)
     await rig.recovered()
     finding, judgement = await rig.judged("policy drop-head, found by doctor")
     findings.append(finding)
 
     failed = [check["words"] for check in harmed if check["state"] == "fail"]
     assert any(queue in words and "drop-head" in words for words in failed), failed
-    for checks in (before, after):
-        assert next(check for check in checks if check["check"] == "policies")["state"] == "ok"
+    assert policies_are_fine(before)
     assert judgement.problems == {}
     assert finding.held
+
+
+def policies_are_fine(checks: list[dict[str, str]]) -> bool:
+    return any(check["check"] == "policies" and check["state"] == "ok" for check in checks)
 
 
 async def doctor(rig: Rig, node: ManagedNode) -> list[dict[str, str]]:
