@@ -93,8 +93,9 @@ def test_a_refused_message_is_evidence_and_cannot_be_opened(realm: Realm) -> Non
         opener.verify(realm.sealed(), kinds=EVERY_KIND)
 
     assert isinstance(caught.value.evidence, Verified)
-    with pytest.raises(ConfigurationError, match="refused message"):
-        opener.decrypt(caught.value.evidence)
+    for opening in (opener.decrypt, opener.opening):
+        with pytest.raises(ConfigurationError, match="refused message"):
+            opening(caught.value.evidence)
 
 
 # Replies.
