@@ -1,7 +1,7 @@
 """The crash fuse: one delivery at a time until something ended well, and what kills its workers ends up alone."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -49,6 +49,16 @@ async def age(stage: Stage, *bodies: bytes, times: int) -> None:
     await transport.consume(stage.names.queue("orders", "commands"), reject, prefetch=0)
     await eventually(lambda: set(seen.values()) == {times})
     await transport.aclose()
+
+
+async def wait_with_suspects(stage: Stage, orders: Service, numbers: range, *, suspects: Iterable[int]) -> None:
+    """Put orders into the queue of a service that has not started; the suspects among them came back before."""
+    stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
+    stage.trust.join("orders", orders.subscriptions)
+    bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in numbers]
+    for body in bodies:
+        stage.inject("orders", "commands", body)
+    await age(stage, *(bodies[number] for number in suspects), times=SUSPECT_DELIVERIES)
 
 
 def _runs(service: Service, count: int) -> bool:
@@ -170,12 +180,7 @@ async def test_a_message_that_came_back_again_and_again_runs_alone(logs: Logs) -
         beside[command.number] = orders.running
 
     async with Stage() as stage:
-        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
-        stage.trust.join("orders", orders.subscriptions)
-        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(20)]
-        for body in bodies:
-            stage.inject("orders", "commands", body)
-        await age(stage, bodies[10], times=SUSPECT_DELIVERIES)
+        await wait_with_suspects(stage, orders, range(20), suspects=[10])
 
         async with running(stage, orders):
             await stage.settled()
@@ -206,12 +211,7 @@ async def test_what_a_fresh_channel_brings_while_it_still_opens_runs_too(
     monkeypatch.setattr(MemorySubscription, "resize", resize_slowly)
 
     async with Stage() as stage:
-        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
-        stage.trust.join("orders", orders.subscriptions)
-        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(20)]
-        for body in bodies:
-            stage.inject("orders", "commands", body)
-        await age(stage, bodies[10], times=SUSPECT_DELIVERIES)
+        await wait_with_suspects(stage, orders, range(20), suspects=[10])
 
         async with running(stage, orders):
             await eventually(lambda: ran == set(range(20)))
@@ -239,12 +239,7 @@ async def test_a_message_that_came_back_again_and_again_runs_alone_also_when_it_
     monkeypatch.setattr(MemorySubscription, "resize", resize_slowly)
 
     async with Stage() as stage:
-        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
-        stage.trust.join("orders", orders.subscriptions)
-        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(20)]
-        for body in bodies:
-            stage.inject("orders", "commands", body)
-        await age(stage, bodies[10], times=SUSPECT_DELIVERIES)
+        await wait_with_suspects(stage, orders, range(20), suspects=[10])
 
         async with running(stage, orders):
             await eventually(lambda: len(beside) == 20)
@@ -263,12 +258,7 @@ async def test_several_that_came_back_narrow_once_and_drive_nobody_to_the_fuse(l
         ran.add(command.number)
 
     async with Stage() as stage:
-        stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
-        stage.trust.join("orders", orders.subscriptions)
-        bodies = [stage.sealed(PlaceOrder(number=number), "users") for number in range(60)]
-        for body in bodies:
-            stage.inject("orders", "commands", body)
-        await age(stage, *bodies[10::10], times=SUSPECT_DELIVERIES)
+        await wait_with_suspects(stage, orders, range(60), suspects=range(10, 60, 10))
 
         async with running(stage, orders):
             await eventually(lambda: ran == set(range(60)))
