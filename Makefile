@@ -6,12 +6,14 @@ FUZZ ?= open hybrid bundle keyring
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
+# What takes whatever broker it is given: conformance, end to end, attacks with a client of their own.
+ON_ANY_BROKER := tests/transports tests/e2e tests/security/attacks/test_over_rabbitmq.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos chaos-report soak attacks fuzz check coverage bench bench-curves bench-soak bench-guard flame clean setup peers broker broker-if-possible postgres
+.PHONY: help demo test test-broker-4 test-fast chaos chaos-report soak attacks fuzz check coverage bench bench-curves bench-soak bench-guard flame clean setup peers broker broker-if-possible postgres
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: ## see services exchange sealed messages, end to end (BROKER=embedded needs nothing but Python)
 	@$(MAKE) --no-print-directory -j2 setup $(if $(filter embedded,$(BROKER)),,broker-if-possible)
@@ -21,6 +23,10 @@ test: ## run all tests, on a real RabbitMQ and PostgreSQL, with coverage
 	@$(MAKE) --no-print-directory -j3 setup broker postgres
 	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=json:build/coverage.json
 	@$(BIN)/python scripts/check_coverage.py build/coverage.json
+
+test-broker-4: setup broker ## run what needs a broker on a RabbitMQ 4.x too (MESSAGING_TEST_BROKER_4=amqp://…: its address)
+	@$(BIN)/python scripts/check_generation.py "$(MESSAGING_TEST_BROKER_4)" 4
+	@MESSAGING_TEST_BROKER="$(MESSAGING_TEST_BROKER_4)" $(PYTEST) $(ON_ANY_BROKER)
 
 test-fast: setup ## run the tests that need no broker and no database server
 	@$(PYTEST) -m "not broker and not postgres"
