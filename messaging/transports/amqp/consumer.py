@@ -74,8 +74,9 @@ class AmqpSubscription:
 
     @property
     def is_live(self) -> bool:
-        """Whether the broker is known to feed it now."""
-        return self._is_live and self._feed is not None and self._feed.channel.is_consuming
+        """Whether the broker is known to feed it now; while its bound grows it is."""
+        feed = self._feed
+        return self._is_live and feed is not None and (self._is_resizing or feed.channel.is_consuming)
 
     @property
     def is_wanted(self) -> bool:

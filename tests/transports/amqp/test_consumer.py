@@ -209,6 +209,20 @@ async def test_growing_keeps_the_bound_and_what_is_unsettled(rig: AmqpRig, trans
     assert transport.state.dropped_acks == 0
 
 
+async def test_a_consumer_that_grows_is_not_taken_for_one_that_starves(rig: AmqpRig, transport: AmqpTransport) -> None:
+    subscription = await transport.consume(rig.names.queue("orders", "commands"), Recorder(), prefetch=1)
+    seen = []
+
+    growing = asyncio.create_task(subscription.resize(4))
+    while not growing.done():
+        seen.append((subscription.is_live, transport.state.problem))
+        await asyncio.sleep(0)
+    await growing
+
+    assert len(seen) > 2, "the broker was asked"
+    assert set(seen) == {(True, None)}
+
+
 async def test_bound_made_smaller_while_the_broker_agrees_starts_a_fresh_channel(
     rig: AmqpRig, transport: AmqpTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
