@@ -2,7 +2,7 @@
 
     python -m benchmarks.log_lines [--lines 5000] [--rounds 9] [--out benchmarks/results]
 
-The line is `delivery.handled` with its eight fields, which every message has at level debug. CPU µs of this process for
+The line is `delivery.handled` with its seven fields, which every message has at level debug. CPU µs of this process for
 each line, the lowest of all rounds; written lines go to a file, one system call each.
 """
 
