@@ -4,6 +4,7 @@ What is sealed names no broker, so it may travel over as many as it takes (docs/
 """
 
 import asyncio
+import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,7 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
 LINK_S: Final = 60.0
+PROBE_S: Final = 0.2
 # Where a message of this kind is handled pulls it over; what comes back is pulled by the other side.
 THERE: Final = "commands|requests|events"
 BACK: Final = "replies|dead|events"
@@ -103,9 +105,18 @@ async def test_commands_requests_and_events_cross_between_brokers(
     first = PlaceOrder(number=1)
     # The broker says when the link is up: until then nobody takes the command.
     await eventually(lambda: send(users, first), LINK_S, what="a route to the other broker")
+    probes = itertools.count(100)
+
+    async def hears() -> bool:
+        # What is published before the link back is up has no subscriber there, and is gone.
+        await users.send(PlaceOrder(number=next(probes)))
+        await asyncio.sleep(PROBE_S)
+        return bool(told)
+
+    await eventually(hears, LINK_S, what="a way back for events")
     many = [PlaceOrder(number=number) for number in range(2, 22)]
     await users.send_many(many)
-    await eventually(lambda: set(range(2, 22)) <= set(placed), what="commands in the east")
+    await eventually(lambda: set(range(2, 22)) <= set(placed), LINK_S, what="commands in the east")
     await eventually(lambda: set(range(2, 22)) <= set(told), LINK_S, what="events back in the west")
     answer = await users.request(GetOrder(number=1), timeout=LINK_S)
 
