@@ -5,6 +5,7 @@ Docker Compose when an engine answers and a Compose file is here, else a private
 """
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def up(
     node = PrivateNode.recorded(folder)
     if node is not None and node.is_running:
         node.start()
-        _show(node.url, where=f"private node in {folder}")
+        _show(node.url, where=f"private node in {folder}", folder=folder)
         return
     compose = ComposeBroker.found(Path.cwd()) if docker else None
     if compose is not None:
@@ -51,7 +52,7 @@ def up(
     ensure_server(typer.echo, install=install)
     node = PrivateNode(folder, port=port, name="development")
     node.start(detached=True)
-    _show(node.url, where=f"private node in {folder}")
+    _show(node.url, where=f"private node in {folder}", folder=folder)
 
 
 @app.command()
@@ -95,7 +96,8 @@ def status(
         raise typer.Exit(1)
 
 
-def _show(url: str, *, where: str) -> None:
+def _show(url: str, *, where: str, folder: Path = _DEFAULT_FOLDER) -> None:
+    option = "" if folder == _DEFAULT_FOLDER else f" --folder {shlex.quote(str(folder))}"
     typer.echo(f"RabbitMQ is ready: {where}")
     typer.echo(f"  export MESSAGING_BROKER_URL={url}")
-    typer.echo("  stop it with: messaging broker down")
+    typer.echo(f"  stop it with: messaging broker down{option}")

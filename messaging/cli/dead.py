@@ -19,6 +19,7 @@ from messaging.cli.dead_select import (
     FingerprintFilter,
     NameFilter,
     OlderFilter,
+    Reason,
     SenderFilter,
     YoungerFilter,
     selection_of,
@@ -57,9 +58,6 @@ _Services = Annotated[
 _Targets = Annotated[
     list[str] | None,
     typer.Argument(metavar="[SERVICE|ID]...", help="Services, or ids (their beginning is enough).", show_default=False),
-]
-_Reason = Annotated[
-    str, typer.Option("--reason", help="Why, for the record of the service and the handler.", show_default=False)
 ]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -186,7 +184,7 @@ def show(
 def replay(
     targets: _Targets = None,
     *,
-    reason: _Reason,
+    reason: Reason,
     name: NameFilter = None,
     error: ErrorFilter = None,
     fingerprint: FingerprintFilter = None,
@@ -249,7 +247,7 @@ def replay(
 def discard(
     targets: _Targets = None,
     *,
-    reason: _Reason,
+    reason: Reason,
     name: NameFilter = None,
     error: ErrorFilter = None,
     fingerprint: FingerprintFilter = None,

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from messaging.ambient import real_ambient
 from messaging.cli.dead_find import one_letter
+from messaging.cli.dead_select import said_why
 from messaging.cli.exits import UsageError
 from messaging.cli.load import load_message
 from messaging.cli.operators import AsOperator, act_as, actor_of
@@ -54,7 +55,10 @@ def edit(
             show_default=False,
         ),
     ],
-    reason: Annotated[str, typer.Option("--reason", help="Why; travels with the new message.", show_default=False)],
+    reason: Annotated[
+        str,
+        typer.Option("--reason", callback=said_why, help="Why; travels with the new message.", show_default=False),
+    ],
     changes: Annotated[
         list[str] | None,
         typer.Option(

@@ -15,10 +15,12 @@ __all__ = [
     "FingerprintFilter",
     "NameFilter",
     "OlderFilter",
+    "Reason",
     "SenderFilter",
     "Target",
     "YoungerFilter",
     "age_s",
+    "said_why",
     "selection_of",
     "target_of",
 ]
@@ -45,6 +47,25 @@ OlderFilter = Annotated[
 YoungerFilter = Annotated[
     str | None,
     typer.Option("--younger-than", metavar="AGE", help="Only what died since: 30s, 10m, 2h, 1d.", show_default=False),
+]
+
+
+def said_why(reason: str) -> str:
+    """Return a reason that says something.
+
+    Raises:
+        BadParameter: it is blank.
+    """
+    if not reason.strip():
+        raise typer.BadParameter("say why, in words that the next one who looks at the record understands")
+    return reason
+
+
+Reason = Annotated[
+    str,
+    typer.Option(
+        "--reason", callback=said_why, help="Why, for the record of the service and the handler.", show_default=False
+    ),
 ]
 
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h|d)?", re.ASCII)

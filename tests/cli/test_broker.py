@@ -1,6 +1,7 @@
 """`messaging broker`: the whole life of a private node through the commands, and the choice between the two kinds."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -60,12 +61,29 @@ def test_a_private_node_goes_up_is_seen_and_goes_down(runner: CliRunner, tmp_pat
 
     url = f"amqp://guest:guest@127.0.0.1:{port}/"
     assert f"MESSAGING_BROKER_URL={url}" in started.output
+    assert started.output.endswith("stop it with: messaging broker down\n")
     assert again.output == started.output
     seen = json.loads(status.output)
     assert (seen["running"], seen["url"], seen["kind"]) == (True, url, "private node")
     assert url in words.output
     assert "Stopped the private node" in stopped.output
     assert after.exit_code == 1
+    assert not node.is_running
+
+
+@pytest.mark.broker
+def test_a_private_node_elsewhere_is_stopped_as_up_said(runner: CliRunner, tmp_path: Path) -> None:
+    folder = tmp_path / "of mine"
+    node = PrivateNode(folder, port=free_port(), name="development")
+    try:
+        node.start(detached=True)
+        started = runner.invoke(app, ["up", "--folder", str(folder)])
+        _, _, said = started.output.strip().rpartition("messaging broker ")
+        stopped = runner.invoke(app, shlex.split(said))
+    finally:
+        node.stop()
+
+    assert f"Stopped the private node in {folder}" in stopped.output
     assert not node.is_running
 
 

@@ -207,6 +207,13 @@ class TestReplay:
         assert f"say what to {verb}" in result.stderr
 
     @pytest.mark.parametrize("verb", ["replay", "discard"])
+    def test_without_a_reason_in_words_it_refuses(self, shop: Installation, verb: str) -> None:
+        result = shop.run("dead", verb, "shop", "--yes", "--reason", " ")
+
+        assert result.returncode == 2
+        assert "say why" in result.stderr
+
+    @pytest.mark.parametrize("verb", ["replay", "discard"])
     def test_without_anybody_to_ask_it_refuses(self, shop: Installation, verb: str) -> None:
         result = shop.run("dead", verb, "shop", "--reason", "x")
 

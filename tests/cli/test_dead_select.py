@@ -1,8 +1,9 @@
 """Arguments and filters of the `dead` verbs."""
 
 import pytest
+import typer
 
-from messaging.cli.dead_select import age_s, selection_of, target_of
+from messaging.cli.dead_select import age_s, said_why, selection_of, target_of
 from messaging.cli.exits import UsageError
 
 KNOWN = ("orders", "users")
@@ -50,3 +51,13 @@ def test_filters_become_a_selection() -> None:
 
     assert (selection.name, selection.error, selection.fingerprint) == ("orders.*", "ValueError", "ab")
     assert (selection.sender, selection.older_than_s, selection.younger_than_s) == ("users", 600, 86_400)
+
+
+@pytest.mark.parametrize("reason", ["", " ", "\t\n"])
+def test_a_reason_that_says_nothing_is_refused(reason: str) -> None:
+    with pytest.raises(typer.BadParameter, match="say why"):
+        said_why(reason)
+
+
+def test_a_reason_stays_as_it_was_said() -> None:
+    assert said_why(" fixed in 1.4") == " fixed in 1.4"

@@ -207,7 +207,8 @@ def declare_error(error: BaseException, what: str, arguments: object) -> Messagi
         case aiormq.ChannelPreconditionFailed():
             return TopologyConflictError(
                 f"{what} exists with other arguments: wanted {arguments}; the broker says {said!r}. "
-                "Compare with `messaging topology show`; empty and delete the old one, or restore the setting"
+                "Compare with `messaging topology plan`. It may hold work, so do not delete it: set it back, or "
+                "let it run empty beside a new one (docs/operations.md, Arguments that differ)"
             )
         case aiormq.ChannelNotFoundEntity():
             return TopologyConflictError(

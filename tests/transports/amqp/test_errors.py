@@ -178,6 +178,14 @@ class TestDeclareError:
         assert "{'x-message-ttl': 5}" in meaning
         assert "current is '9'" in meaning
 
+    def test_conflict_sends_nobody_to_delete_what_may_hold_work(self) -> None:
+        error = aiormq.ChannelPreconditionFailed("inequivalent arg 'x-message-ttl'")
+
+        meaning = str(declare_error(error, "queue 'q'", {}))
+
+        assert "do not delete it" in meaning
+        assert "`messaging topology plan`" in meaning
+
 
 class TestBlamed:
     @pytest.mark.parametrize(
