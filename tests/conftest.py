@@ -24,8 +24,10 @@ pytest.register_assert_rewrite(
     "tests.transports.conformance_single_active",
 )
 
-# A busy machine is no reason to fail: each test has its own time limit anyway.
-settings.register_profile("messaging", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is no reason to fail: each test has its own time limit anyway. Nor is luck: a run tries what the run
+# before it tried. `--hypothesis-profile searching` tries what no run did, as `make fuzz` does.
+settings.register_profile("messaging", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("searching", settings.get_profile("messaging"), derandomize=False)
 settings.load_profile("messaging")
 
 

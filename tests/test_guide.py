@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 240.0
 # What a reader would do with the tests of the page: run each.
 RUN_THE_TESTS: Final = """
 for name, found in list(globals().items()):

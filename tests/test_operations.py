@@ -37,7 +37,7 @@ def run_printed(folder: Path, printed: str, **environment: str) -> str:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=90,
+        timeout=240,
     )
     return done.stdout
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 240.0
 
 
 def quickstart() -> str:

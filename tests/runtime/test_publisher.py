@@ -76,7 +76,8 @@ async def test_a_request_to_a_service_that_is_down_times_out_at_its_deadline(log
         took_s = loop.time() - started_s
 
     assert caught.value.message_id == message_id
-    assert 0.04 <= took_s < 1.0
+    # Long before the deadline of other requests, even on a machine that stands still for seconds.
+    assert 0.04 <= took_s < 8.0
     assert logs.events.count("request.timed_out") == 1
 
 
@@ -226,7 +227,7 @@ async def test_an_answer_with_neither_ok_nor_fault_is_invalid(payload: object) -
         stage.trust.join("orders", orders.subscriptions)
         stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
         users = await stage._publisher("users")
-        asking = asyncio.create_task(users.request(CountOrders(), timeout_s=2.0))
+        asking = asyncio.create_task(users.request(CountOrders(), timeout_s=60.0))
         await answer_by_hand(stage, pack_plain(payload, CODEC_MSGPACK))
         with pytest.raises(InvalidPayloadError, match="neither ok nor fault"):
             await asking
@@ -239,7 +240,7 @@ async def test_an_answer_that_does_not_fit_its_type_is_invalid() -> None:
         stage.trust.join("orders", orders.subscriptions)
         stage.broker.declare(stage.names.of_service("orders", orders.subscriptions))
         users = await stage._publisher("users")
-        asking = asyncio.create_task(users.request(CountOrders(), timeout_s=2.0))
+        asking = asyncio.create_task(users.request(CountOrders(), timeout_s=60.0))
         await answer_by_hand(stage, pack_plain({"ok": "many"}, CODEC_MSGPACK))
         with pytest.raises(InvalidPayloadError, match="does not fit its type"):
             await asking
@@ -253,7 +254,7 @@ async def test_a_declared_failure_whose_fields_do_not_fit_still_says_what_went_w
         stage.trust.join("orders", subscriptions)
         stage.broker.declare(stage.names.of_service("orders", subscriptions))
         users = await stage._publisher("users")
-        asking = asyncio.create_task(users.request(GetOrder(), timeout_s=2.0))
+        asking = asyncio.create_task(users.request(GetOrder(), timeout_s=60.0))
         await answer_by_hand(stage, pack_plain({"fault": fault.to_map()}, CODEC_MSGPACK))
         with pytest.raises(RemoteError, match="no such order") as caught:
             await asking

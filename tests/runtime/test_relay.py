@@ -14,7 +14,7 @@ from messaging.runtime.relay import ATTEMPTS_MAX, LEASE_S, Relay
 from messaging.stores.base import Claimed, StoreUnavailableError, Taker
 from messaging.transports.memory import MemoryBroker, MemoryTransport
 from tests.support.logs import Logs
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 
 class Rows:
@@ -92,7 +92,7 @@ async def transport() -> MemoryTransport:
 
 
 def a_relay(rows: Rows, transport: MemoryTransport) -> Relay:
-    return Relay(rows, transport=transport, owner="me", timeout_s=5.0)
+    return Relay(rows, transport=transport, owner="me", timeout_s=LIMIT_S)
 
 
 async def test_rows_leave_in_order_and_are_deleted_once_confirmed(transport: MemoryTransport) -> None:
@@ -181,9 +181,7 @@ async def test_it_wakes_on_a_commit_and_outlives_an_outage_of_the_store(transpor
         rows.waiting.append(a_row(1))
         relay.wake()
         woken_idle = relay.is_idle
-        async with asyncio.timeout(5):
-            while rows.waiting or not relay.is_idle:  # noqa: ASYNC110 - the fake has no event to wait for
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not rows.waiting and relay.is_idle)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -202,7 +200,7 @@ async def test_told_to_finish_it_ends_what_it_has_begun_and_empties_the_outbox(t
 
     rows.waiting.append(a_row(2, body=b"two"))
     relay.finish()
-    await asyncio.wait_for(running, 5.0)
+    await asyncio.wait_for(running, LIMIT_S)
 
     assert rows.waiting == []
     assert transport.broker.bodies("q") == [b"one", b"two"]
@@ -214,7 +212,7 @@ async def test_told_to_finish_without_a_store_it_does_not_wait_for_one(transport
     relay = a_relay(rows, transport)
 
     relay.finish()
-    await asyncio.wait_for(relay.run(), 5.0)
+    await asyncio.wait_for(relay.run(), LIMIT_S)
 
     assert len(rows.waiting) == 1
 
@@ -265,7 +263,7 @@ async def test_key_that_takes_too_long_is_left_to_the_next_look(
     monkeypatch.setattr("messaging.runtime.relay.LEASE_S", -1.0)
     rows = Rows(a_row(1, lane="a"), a_row(2, lane="a"))
 
-    await Relay(rows, transport=transport, owner="me", timeout_s=5.0)._publish_in_order(rows.waiting, {})
+    await Relay(rows, transport=transport, owner="me", timeout_s=LIMIT_S)._publish_in_order(rows.waiting, {})
 
     assert len(transport.broker.bodies("q")) == 1
 
@@ -318,7 +316,7 @@ async def running(relay: Relay, rows: HandingRows) -> AsyncIterator[None]:
     try:
         yield
         relay.finish()
-        await asyncio.wait_for(task, 5.0)
+        await asyncio.wait_for(task, LIMIT_S)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -60,7 +60,7 @@ class Asking:
 
 @pytest.fixture
 async def asking() -> AsyncIterator[Asking]:
-    async with a_request(timeout_s=2.0) as found:
+    async with a_request(timeout_s=60.0) as found:
         yield found
 
 
@@ -117,7 +117,7 @@ async def test_an_answer_that_overtakes_the_confirm_of_its_request_is_taken(
         submit(sealed, route, label, timeout_s=timeout_s, outcome=nobody)
 
     monkeypatch.setattr(users._transport, "submit", unconfirmed)
-    task = asyncio.create_task(users.request(CountOrders(), timeout_s=2.0))
+    task = asyncio.create_task(users.request(CountOrders(), timeout_s=60.0))
     await eventually(lambda: asking.stage.depth("orders", "requests") == depth + 1)
     body = asking.stage.bodies("orders", "requests")[-1]
     asked = asking.stage.opener("orders").verify(body, kinds=frozenset({Kind.REQUEST}))

@@ -9,7 +9,7 @@ import pytest
 from messaging.runtime.runs import RUN_MAX, Runs
 
 TENANT: ContextVar[object] = ContextVar("tenant", default=None)
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 def runs_of(handle: Callable[[int], Awaitable[None]], left: list[int] | None = None) -> Runs[int]:

@@ -18,7 +18,7 @@ from tests.support.shop import CancelOrder, CountOrders, OrderPlaced, PlaceOrder
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings.development(request_timeout_s=2.0, drain_timeout_s=5.0)
+    return Settings.development(request_timeout_s=30.0, drain_timeout_s=30.0)
 
 
 def an_orders(settings: Settings, handled: list[int] | None = None) -> Service:
@@ -64,7 +64,7 @@ async def test_message_id_timeout_and_life_are_the_callers_to_choose(settings: S
     message_id = uuid4()
 
     async with an_orders(settings) as orders:
-        assert await orders.send(PlaceOrder(), message_id=message_id, timeout=2.0, expires_in=60.0) == message_id
+        assert await orders.send(PlaceOrder(), message_id=message_id, timeout=30.0, expires_in=60.0) == message_id
         assert await orders.publish(OrderPlaced(), message_id=message_id) == message_id
         assert await orders.request(CountOrders(), message_id=uuid4()) == 0
 

@@ -74,11 +74,14 @@ async def test_hints_never_make_it_more_than_one_look_in_a_pause(
     monkeypatch.setattr(trust_watch, "_PAUSE_S", 0.05)
 
     async with watched(Realm(), tmp_path / "trust.bundle", poll_s=60.0) as lagging:
+        begun_s = asyncio.get_running_loop().time()
         for _ in range(100):
             lagging.set()
             await asyncio.sleep(0.001)
+        took_s = asyncio.get_running_loop().time() - begun_s
 
-    assert logs.events.count("trust.rejected") <= 10
+    # One at once, and one at the end of each pause: a slow machine has more of them.
+    assert logs.events.count("trust.rejected") <= took_s / 0.05 + 2
 
 
 async def test_a_bundle_past_its_life_is_told_now_and_then(tmp_path: Path, logs: Logs) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from messaging.cli.broker_node import PrivateNode, free_port
 from messaging.errors import ConfigurationError
 
-__all__ = ["CTL_TIMEOUT_S", "Broker", "a_broker", "a_node", "start_node"]
+__all__ = ["CTL_TIMEOUT_S", "START_TIMEOUT_S", "Broker", "a_broker", "a_node", "start_node"]
 
 VARIABLE: Final = "MESSAGING_TEST_BROKER"
 # RabbitMQ's own cap is 128 MiB before 4.0 and 16 MiB since; a test must be able to afford a body above it.
@@ -22,7 +22,7 @@ NODE_MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 NAMED_MAX_BODY_BYTES: Final = 128 * 1024 * 1024
 # `rabbitmqctl` is an Erlang of its own, which a very busy machine takes minutes to start.
 CTL_TIMEOUT_S: Final = 180.0
-_START_TIMEOUT_S: Final = 180.0
+START_TIMEOUT_S: Final = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,5 +69,5 @@ def a_node(name: str) -> Iterator[PrivateNode]:
 
 def start_node(node: PrivateNode) -> None:
     """Start the node, and again the size cap of the tests, which a restart forgets."""
-    node.start(_START_TIMEOUT_S)
+    node.start(START_TIMEOUT_S)
     node.ctl("eval", f"application:set_env(rabbit, max_message_size, {NODE_MAX_BODY_BYTES}).", timeout_s=CTL_TIMEOUT_S)

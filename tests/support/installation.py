@@ -173,7 +173,7 @@ def ask(port: int, path: str = "/readyz") -> dict[str, Any]:
     return state
 
 
-def until(holds: Callable[[], object], *, what: str = "the condition", timeout_s: float = 20.0) -> None:
+def until(holds: Callable[[], object], *, what: str = "the condition", timeout_s: float = 90.0) -> None:
     """Wait until something holds; for other processes, which no event loop of ours can watch."""
     deadline_s = time.monotonic() + timeout_s
     while not holds():

@@ -23,7 +23,7 @@ POSTGRES_HINT: Final = (
     "to a server such as postgresql://user:password@host/name"
 )
 _PACKAGE_FOLDERS: Final = Path("/usr/lib/postgresql")
-_TIMEOUT_S: Final = 60.0
+_TIMEOUT_S: Final = 180.0
 
 
 def find_postgres_folder() -> Path | None:
@@ -75,7 +75,7 @@ class PrivatePostgres:
         self._control("-m", "immediate", "stop")
 
     def _control(self, *arguments: object) -> None:
-        _run(self._programs / "pg_ctl", "-D", self._folder / "data", "-w", "-t", "30", *arguments)
+        _run(self._programs / "pg_ctl", "-D", self._folder / "data", "-w", "-t", "120", *arguments)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from tests.support.installation import Installation, until
 
 __all__ = ["Terminal"]
 
-_PATIENCE_S: Final = 20.0
+_PATIENCE_S: Final = 90.0
 
 
 class Terminal:

@@ -13,6 +13,7 @@ from typing import Final
 from messaging.cli.broker_node import PrivateNode, free_port
 from messaging.transports.amqp.tls import Tls
 from scripts.dev_certs import Authority, Issued
+from tests.support.broker import CTL_TIMEOUT_S, START_TIMEOUT_S
 
 __all__ = ["TlsNode", "a_tls_node", "expired", "tls_of_client"]
 
@@ -60,6 +61,10 @@ class TlsNode(PrivateNode):
             f'rabbit_auth_backend_internal:set_permissions(<<"{name}">>, <<"/">>, {rights}, <<"test">>).',
         )
 
+    def ctl(self, *args: str, timeout_s: float = CTL_TIMEOUT_S) -> str:
+        """Run `rabbitmqctl`, with the patience that a busy machine needs."""
+        return super().ctl(*args, timeout_s=timeout_s)
+
     def _write_files(self) -> None:
         super()._write_files()
         # All that the deployed configuration says of TLS and logins, over the certificates of this folder.
@@ -76,7 +81,7 @@ def a_tls_node(name: str = "tls") -> Iterator[TlsNode]:
     with tempfile.TemporaryDirectory(prefix="messaging-tls-", ignore_cleanup_errors=True) as folder:
         node = TlsNode(Path(folder), port=free_port(), tls_port=free_port(), name=f"{name}-{os.getpid()}")
         try:
-            node.start()
+            node.start(START_TIMEOUT_S)
             yield node
         finally:
             node.kill()

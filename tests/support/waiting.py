@@ -5,15 +5,17 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-__all__ = ["eventually", "holds"]
+__all__ = ["LIMIT_S", "eventually", "holds"]
 
 POLL_S: Final = 0.01
+# A machine that other tenants share may stop for seconds: far above what anything takes, and below a test's own limit.
+LIMIT_S: Final = 60.0
 
 Condition = Callable[[], bool | Awaitable[bool]]
 
 
 async def eventually(
-    condition: Condition, timeout_s: float = 10.0, *, what: str | Callable[[], str] = "the condition"
+    condition: Condition, timeout_s: float = LIMIT_S, *, what: str | Callable[[], str] = "the condition"
 ) -> None:
     """Wait until the condition holds.
 

@@ -30,7 +30,7 @@ __all__ = [
     "work",
 ]
 
-LIMIT_S: Final = 10.0
+LIMIT_S: Final = 30.0
 """Bound of every call and wait of the suite, seconds: a lost message ends in a sentence, not in a hang."""
 
 KEY: Final = routing_key("orders.place_order", 1)

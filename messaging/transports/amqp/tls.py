@@ -21,7 +21,9 @@ _UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21})
 _OTHER_NAME: Final = frozenset({62, 64})
 # What OpenSSL says of an answer that is no TLS; which of them depends on its version and on the first bytes.
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
-_REFUSAL_S: Final = 1.0
+# A busy broker takes its time for a handshake; once that is done, its refusal is on its way.
+_HANDSHAKE_S: Final = 5.0
+_REFUSAL_S: Final = 2.0
 _ALERT: Final = "_ALERT_"
 _DEMANDS: Final = frozenset({"CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE"})
 _REFUSES: Final = {
@@ -109,15 +111,16 @@ async def refusal_after_handshake(tls: Tls, *, host: str, port: int) -> ssl.SSLE
     lets the kernel throw away its last words, so this asks again and only listens.
     """
     try:
-        async with asyncio.timeout(_REFUSAL_S):
+        async with asyncio.timeout(_HANDSHAKE_S):
             context = await asyncio.to_thread(tls.context)
             reader, writer = await asyncio.open_connection(
                 host, port, ssl=context, server_hostname=tls.server_name or host
             )
-            try:
+        try:
+            async with asyncio.timeout(_REFUSAL_S):
                 await reader.read(1)
-            finally:
-                writer.transport.abort()
+        finally:
+            writer.transport.abort()
     except ssl.SSLError as error:
         return error
     except (OSError, ConfigurationError):

@@ -29,7 +29,7 @@ from tests.support.broker import Broker
 from tests.support.stage import change_bundle
 from tests.support.waiting import eventually, holds
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.broker
 
 OPERATOR: Final = "ops:test"
 FLOOD_S: Final = 3.0
@@ -396,9 +396,13 @@ async def test_real_messages_flow_through_a_flood_of_forgeries(scene: Scene) -> 
     forged = sent = 0
     until_s = time.monotonic() + FLOOD_S
 
+    def goes_on() -> bool:
+        # A machine that stood still for the time has had no flood yet.
+        return time.monotonic() < until_s or forged <= 500 or sent <= 5 or len(scene.notes) == 1
+
     async def flood() -> None:
         nonlocal forged
-        while time.monotonic() < until_s:
+        while goes_on():
             for _ in range(50):
                 forged += 1
                 await scene.attacker.publish(body[:at] + os.urandom(64) + body[at + 64 :], key)
@@ -406,7 +410,7 @@ async def test_real_messages_flow_through_a_flood_of_forgeries(scene: Scene) -> 
 
     async def trade() -> None:
         nonlocal sent
-        while time.monotonic() < until_s:
+        while goes_on():
             await scene.users.send(PlaceOrder(note=f"real {sent}"))
             sent += 1
             await asyncio.sleep(0.02)

@@ -52,7 +52,7 @@ async def asking(arena: Arena) -> AsyncIterator[Asking]:
             bindings=(Binding(exchange=NAMES.requests, queue=ASKED, routing_key="#"),),
         )
     )
-    answer = asyncio.ensure_future(arena.services["users"].request(GetOrder(), timeout=2.0))
+    answer = asyncio.ensure_future(arena.services["users"].request(GetOrder(), timeout=60.0))
     for _ in range(200):
         await asyncio.sleep(0)
         if arena.broker.bodies(ASKED):

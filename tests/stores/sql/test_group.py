@@ -86,7 +86,7 @@ async def fail(store: SqlStore, of: InboxKey, grouping: Grouping = THREE) -> Non
 
 
 async def together(*acts: Awaitable[Any]) -> list[Any]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await asyncio.gather(*acts)
 
 

@@ -117,7 +117,7 @@ async def test_a_group_writes_its_rows_with_one_statement_for_each_table(store: 
     event.listen(engine.sync_engine, "before_cursor_execute", note)
     ids = [uuid4() for _ in range(3)]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(handle(store, key(), each) for each in ids))
 
     assert len([each for each in statements if each.startswith("INSERT INTO orders")]) == 1
@@ -155,7 +155,7 @@ async def test_in_a_group_only_the_one_to_blame_fails(store: SqlStore, engine: A
     taken, ids = uuid4(), [uuid4(), uuid4()]
     await handle(store, key(), taken, None)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         outcomes = await asyncio.gather(
             *(handle(store, key(), each) for each in (ids[0], taken, ids[1])), return_exceptions=True
         )

@@ -15,6 +15,7 @@ from messaging import Command, ConfigurationError, Context, Event, Reject, Reque
 from messaging.stores.base import InboxKey
 from messaging.stores.sql import SqlStore
 from messaging.testing import Harness
+from tests.support.waiting import LIMIT_S
 
 _business = MetaData()
 # No primary key: a second run would leave a second row.
@@ -278,7 +279,7 @@ def test_other_databases_are_refused_by_name() -> None:
 
 async def heard(world: World, harness: Harness, count: int) -> None:
     """Wait for the relay, which works in real time."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while len(world.heard) < count:  # noqa: ASYNC110 - the end of a whole pipeline, no single event marks it
             await asyncio.sleep(0.01)
     await harness.settled()

@@ -45,7 +45,7 @@ def near(broker: Broker, proxy: TcpProxy) -> Node:
 async def connection(near: Node, fast: bool) -> AsyncIterator[Connection]:
     """A connection by way of the proxy."""
     connection = await Connection.open(
-        near, name="test", heartbeat_s=10, timeout_s=10.0, fast_path=FastPath(is_on=fast)
+        near, name="test", heartbeat_s=10, timeout_s=30.0, fast_path=FastPath(is_on=fast)
     )
     yield connection
     await connection.aclose()

@@ -14,7 +14,7 @@ from messaging.transports.amqp.settlements import How
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 from tests.transports.amqp_rig import AmqpRig, parcel
-from tests.transports.rig import KEY
+from tests.transports.rig import KEY, LIMIT_S
 
 pytestmark = pytest.mark.broker
 
@@ -79,7 +79,7 @@ async def test_cut_fails_what_is_open_with_an_unknown_outcome(
 
     proxy.cut()
 
-    outcomes = await asyncio.wait_for(asyncio.gather(*confirms, return_exceptions=True), 10.0)
+    outcomes = await asyncio.wait_for(asyncio.gather(*confirms, return_exceptions=True), LIMIT_S)
     assert {type(outcome) for outcome in outcomes} == {OutcomeUnknownError}
     assert channel.is_closed
     assert channel.gone.done()

@@ -195,7 +195,7 @@ def fast(request: pytest.FixtureRequest) -> bool:
 @asynccontextmanager
 async def connected(url: str, fast: bool) -> AsyncIterator[Connection]:
     connection = await Connection.open(
-        Node.parse(url), name="test", heartbeat_s=10, timeout_s=10.0, fast_path=FastPath(is_on=fast)
+        Node.parse(url), name="test", heartbeat_s=10, timeout_s=30.0, fast_path=FastPath(is_on=fast)
     )
     try:
         yield connection

@@ -9,6 +9,7 @@ from messaging.transports.amqp.confirms import WINDOW, WINDOW_BYTES, Confirms
 from messaging.transports.amqp.outcomes import refused
 from messaging.transports.amqp.parcel import Parcel
 from messaging.transports.amqp.wire import BrokenFrameError
+from tests.support.waiting import LIMIT_S
 
 
 def parcel(message_id: str = "id", size: int = 1) -> Parcel:
@@ -163,7 +164,7 @@ async def test_room_is_bounded_in_messages() -> None:
     assert not waiting.done()
     confirms.settle(5, multiple=False, error_of=None)
 
-    await asyncio.wait_for(waiting, 1.0)
+    await asyncio.wait_for(waiting, LIMIT_S)
     assert confirms.has_room(1)
 
 
@@ -187,7 +188,7 @@ async def test_failing_ends_all_and_whoever_waits() -> None:
 
     confirms.fail(lambda: ConnectionResetError("gone"))
 
-    await asyncio.wait_for(asyncio.gather(*waiting), 1.0)
+    await asyncio.wait_for(asyncio.gather(*waiting), LIMIT_S)
     with pytest.raises(ConnectionResetError):
         await opened[1]
     assert len(confirms) == 0

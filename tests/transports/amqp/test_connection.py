@@ -1,5 +1,4 @@
 import asyncio
-import time
 
 import pytest
 
@@ -13,9 +12,12 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.broker
 
+# What takes two seconds at most ends in these, even on a machine that stands still meanwhile.
+BOUND_S = 20.0
 
-async def opened(node: Node, timeout_s: float = 10.0) -> Connection:
-    return await Connection.open(node, name="test", heartbeat_s=10, timeout_s=timeout_s)
+
+async def opened(node: Node, *, timeout_s: float = 30.0, heartbeat_s: int = 10) -> Connection:
+    return await Connection.open(node, name="test", heartbeat_s=heartbeat_s, timeout_s=timeout_s)
 
 
 async def test_open_connection_lends_channels(near: Node) -> None:
@@ -71,12 +73,9 @@ async def test_port_that_speaks_something_else_is_told(near: Node) -> None:
 
 async def test_silent_port_is_given_up_in_time(near: Node, proxy: TcpProxy) -> None:
     proxy.hold()
-    started_s = time.monotonic()
 
     with pytest.raises(ConnectionLostError, match="no answer in time"):
-        await opened(near, timeout_s=0.3)
-
-    assert time.monotonic() - started_s < 6.0
+        await asyncio.wait_for(opened(near, timeout_s=0.3), BOUND_S)
 
 
 async def test_cut_connection_is_noticed_at_once(near: Node, proxy: TcpProxy) -> None:
@@ -84,7 +83,7 @@ async def test_cut_connection_is_noticed_at_once(near: Node, proxy: TcpProxy) ->
 
     proxy.cut()
 
-    await eventually(connection.lost.done, 2.0)
+    await eventually(connection.lost.done)
     assert not connection.is_open
     assert connection.reason
     with pytest.raises(ConnectionLostError):
@@ -93,13 +92,12 @@ async def test_cut_connection_is_noticed_at_once(near: Node, proxy: TcpProxy) ->
 
 
 async def test_closing_is_bounded_when_the_broker_is_silent(near: Node, proxy: TcpProxy) -> None:
-    connection = await opened(near)
+    # A heartbeat that is missing would end the wait too.
+    connection = await opened(near, heartbeat_s=600)
     proxy.hold()
-    started_s = time.monotonic()
 
-    await connection.aclose()
+    await asyncio.wait_for(connection.aclose(), BOUND_S)
 
-    assert time.monotonic() - started_s < 6.0
     assert not connection.is_open
 
 

@@ -13,7 +13,7 @@ from messaging.transports.amqp.errors import Node
 from messaging.transports.base import QueueDepth
 from tests.support.broker import Broker
 from tests.transports.amqp_rig import AmqpRig
-from tests.transports.rig import publish, to, work
+from tests.transports.rig import Recorder, publish, to, work
 
 pytestmark = pytest.mark.broker
 
@@ -61,7 +61,9 @@ async def test_look_counts_messages_and_consumers(rig: AmqpRig) -> None:
     transport, queue = await rig.transport(), rig.names.queue("orders", "commands")
     await transport.declare(work(rig.names, {}))
     await publish(transport, to(rig.names.commands), b"a", b"b", b"c")
-    await transport.consume(queue, lambda _: None, prefetch=1)
+    recorder = Recorder()
+    await transport.consume(queue, recorder, prefetch=1)
+    await recorder.reaches(1)
 
     assert await transport.depth(queue) == QueueDepth(messages=2, consumers=1)
     assert await transport.depth(f"{queue}.missing") is None
@@ -161,7 +163,7 @@ async def test_a_queue_whose_node_is_down_does_not_keep_the_others_from_being_ma
 
 
 async def _connection(broker: Broker) -> Connection:
-    return await Connection.open(Node.parse(broker.url), name="test", heartbeat_s=10, timeout_s=10.0)
+    return await Connection.open(Node.parse(broker.url), name="test", heartbeat_s=10, timeout_s=30.0)
 
 
 class TestWhatIsNotOursToMake:

@@ -22,6 +22,7 @@ from messaging.transports.amqp.errors import Node
 from messaging.transports.amqp.tls import Tls, refusal_after_handshake, tls_error
 from messaging.transports.amqp.transport import AmqpTransport
 from scripts.dev_certs import Authority, Issued
+from tests.support.proxy import TcpProxy
 from tests.support.tls import ADDRESS, TlsNode, expired, tls_of_client
 from tests.support.waiting import eventually
 
@@ -37,7 +38,7 @@ def issued(tls_node: TlsNode) -> Issued:
 
 
 async def opened(url: str, tls: Tls) -> Connection:
-    return await Connection.open(Node.parse(url, tls), name="test", heartbeat_s=10, timeout_s=10.0)
+    return await Connection.open(Node.parse(url, tls), name="test", heartbeat_s=10, timeout_s=30.0)
 
 
 async def refused(url: str, tls: Tls) -> str:
@@ -54,13 +55,13 @@ class TestRealBroker:
         connection = await opened(tls_node.guest_url, tls_of_client(tls_node, issued))
 
         assert connection.is_open
-        assert await users_of(tls_node) == ["guest"]
+        await eventually(lambda: are_connected(tls_node, "guest"))
         await connection.aclose()
 
     async def test_a_certificate_is_the_login(self, tls_node: TlsNode, issued: Issued) -> None:
         connection = await opened(tls_node.tls_url, tls_of_client(tls_node, issued))
 
-        assert await users_of(tls_node) == [USER]
+        await eventually(lambda: are_connected(tls_node, USER))
         await connection.aclose()
 
     async def test_another_ca(self, tls_node: TlsNode, issued: Issued) -> None:
@@ -150,21 +151,18 @@ class TestRealBroker:
         transport = AmqpTransport([tls_node.tls_url], ambient=real_ambient(), tls=tls_of_client(tls_node, certificate))
         await transport.connect()
         await transport.declare(Names("renewal").shared())
-        assert await users_of(tls_node) == ["before", "before"]
+        await eventually(lambda: are_connected(tls_node, "before", "before"))
 
         authority.issue_client("renewed", "after")
         await asyncio.to_thread(tls_node.ctl, "close_all_connections", "test")
 
-        async def is_renewed() -> bool:
-            return await users_of(tls_node) == ["after", "after"]
-
-        await eventually(is_renewed, timeout_s=60.0, what="the renewed certificate is in use")
+        await eventually(lambda: are_connected(tls_node, "after", "after"), what="the renewed certificate is in use")
         await transport.aclose()
 
 
-async def users_of(node: TlsNode) -> list[str]:
-    """Return who is connected; in a thread, as the connection that is asked for has work to do meanwhile."""
-    return (await asyncio.to_thread(node.ctl, "list_connections", "user")).split()[1:]
+async def are_connected(node: TlsNode, *users: str) -> bool:
+    """Tell whether just these are; asked in a thread, as the connection that is asked for has work to do meanwhile."""
+    return (await asyncio.to_thread(node.ctl, "list_connections", "user")).split()[1:] == list(users)
 
 
 class TestFiles:
@@ -237,6 +235,18 @@ async def test_a_broker_that_accepts_refuses_nothing(tls_node: TlsNode, issued: 
     tls = tls_of_client(tls_node, issued)
 
     assert await refusal_after_handshake(tls, host="localhost", port=tls_node.tls_port) is None
+
+
+@broker
+async def test_a_broker_that_takes_its_time_for_the_handshake_still_says_why(tls_node: TlsNode) -> None:
+    async with TcpProxy("localhost", tls_node.tls_port) as proxy:
+        proxy.hold()
+        asyncio.get_running_loop().call_later(1.5, proxy.release)
+
+        refusal = await refusal_after_handshake(tls_of_client(tls_node, None), host="localhost", port=proxy.port)
+
+    assert refusal is not None
+    assert "CERTIFICATE_REQUIRED" in str(refusal) or "HANDSHAKE_FAILURE" in str(refusal)
 
 
 async def test_nobody_there_refuses_nothing() -> None:

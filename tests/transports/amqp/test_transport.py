@@ -17,7 +17,7 @@ from messaging.errors import ConfigurationError, ConnectionLostError, PublishNot
 from messaging.transports.amqp import AmqpTransport
 from messaging.transports.base import LinkState
 from tests.support.ambient import REAL
-from tests.support.broker import Broker, start_node
+from tests.support.broker import CTL_TIMEOUT_S, Broker, start_node
 from tests.support.sealing import as_sealed
 from tests.support.waiting import eventually, holds
 from tests.transports.amqp_rig import AmqpRig
@@ -50,21 +50,20 @@ class TestConnecting:
         started_s = time.monotonic()
 
         with pytest.raises(ConnectionLostError, match=r"connection refused.*messaging broker up") as caught:
-            await transport.connect()
+            await asyncio.wait_for(transport.connect(), LIMIT_S)
 
-        assert 0.4 <= time.monotonic() - started_s < 3.0
+        assert time.monotonic() - started_s >= 0.4
         assert "s3cret" not in str(caught.value)
         assert transport.state.link is LinkState.CLOSED
         await transport.aclose()
 
     async def test_wrong_password_is_told_at_once(self, broker: Broker) -> None:
-        transport = at(broker.url.replace(":guest@", ":wrong@"))
-        started_s = time.monotonic()
+        # Not after the connect timeout, which no test survives.
+        transport = at(broker.url.replace(":guest@", ":wrong@"), connect_timeout_s=3_600.0)
 
         with pytest.raises(ConfigurationError, match="user and password"):
             await transport.connect()
 
-        assert time.monotonic() - started_s < 5.0
         assert transport.state.link is LinkState.CLOSED
 
     async def test_missing_virtual_host_is_told_at_once(self, broker: Broker) -> None:
@@ -96,7 +95,7 @@ class TestConnecting:
 
         with structlog.testing.capture_logs() as logs:
             connecting = asyncio.create_task(transport.connect())
-            await eventually(lambda: any(entry["event"] == "transport.waiting" for entry in logs), 8.0)
+            await eventually(lambda: any(entry["event"] == "transport.waiting" for entry in logs), LIMIT_S)
             assert not connecting.done()
             assert transport.state.link is LinkState.CONNECTING
             await proxy.open()
@@ -179,7 +178,6 @@ class TestMending:
         assert complaints == []
         assert {task for task in before if "link" in task.get_name() or "consumer" in task.get_name()} == set()
 
-    @pytest.mark.timeout(120)
     async def test_link_that_breaks_again_and_again_loses_nothing(self, rig: AmqpRig) -> None:
         transport, consumer = await rig.transport(), await rig.transport()
         await transport.declare(work(rig.names))
@@ -199,7 +197,9 @@ class TestMending:
         await asyncio.gather(harm(), *(send(number) for number in range(2_000)))
 
         wanted = {b"%d" % number for number in range(2_000)}
-        await eventually(lambda: set(recorder.bodies) == wanted, 30.0, what=lambda: f"{len(set(recorder.bodies))}")
+        await eventually(
+            lambda: set(recorder.bodies) == wanted, 2 * LIMIT_S, what=lambda: f"{len(set(recorder.bodies))}"
+        )
         assert len(recorder) < 3 * len(wanted)
 
     async def test_link_events_are_logged_once(self, rig: AmqpRig) -> None:
@@ -240,7 +240,6 @@ class TestNodeTrouble:
         yield transport
         await transport.aclose()
 
-    @pytest.mark.timeout(180)
     async def test_killed_node_comes_back_and_nothing_is_lost(
         self, node: PrivateNode, transport: AmqpTransport
     ) -> None:
@@ -262,16 +261,15 @@ class TestNodeTrouble:
         more = [asyncio.create_task(send(500 + number)) for number in range(100)]
         await eventually(lambda: transport.state.link is LinkState.CONNECTING, LIMIT_S)
         await asyncio.to_thread(start_node, node)
-        back_s = time.monotonic()
         await eventually(lambda: subscription.is_live and transport.state.link is LinkState.CONNECTED, LIMIT_S)
-        assert time.monotonic() - back_s < LIMIT_S
 
         await asyncio.gather(*publishes, *more)
         wanted = {b"%d" % number for number in range(600)}
-        await eventually(lambda: set(recorder.bodies) == wanted, 30.0, what=lambda: f"{len(set(recorder.bodies))}")
+        await eventually(
+            lambda: set(recorder.bodies) == wanted, 2 * LIMIT_S, what=lambda: f"{len(set(recorder.bodies))}"
+        )
         assert confirmed == set(range(600))
 
-    @pytest.mark.timeout(120)
     async def test_connections_closed_by_an_operator_come_back(
         self, node: PrivateNode, transport: AmqpTransport
     ) -> None:
@@ -281,13 +279,14 @@ class TestNodeTrouble:
         await transport.consume(names.queue("orders", "commands"), recorder, prefetch=50)
         publishes = [asyncio.create_task(publish_within(transport, names, number)) for number in range(500)]
 
-        await asyncio.to_thread(node.ctl, "close_all_connections", "maintenance")
+        await asyncio.to_thread(node.ctl, "close_all_connections", "maintenance", timeout_s=CTL_TIMEOUT_S)
         await asyncio.gather(*publishes)
 
         wanted = {b"%d" % number for number in range(500)}
-        await eventually(lambda: set(recorder.bodies) == wanted, 30.0, what=lambda: f"{len(set(recorder.bodies))}")
+        await eventually(
+            lambda: set(recorder.bodies) == wanted, 2 * LIMIT_S, what=lambda: f"{len(set(recorder.bodies))}"
+        )
 
-    @pytest.mark.timeout(120)
     async def test_alarm_blocks_publishes_and_says_so_while_acks_go_on(
         self, node: PrivateNode, transport: AmqpTransport
     ) -> None:
@@ -299,7 +298,7 @@ class TestNodeTrouble:
         await recorder.reaches(1)
 
         with structlog.testing.capture_logs() as logs:
-            await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "absolute", "1")
+            await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "absolute", "1", timeout_s=CTL_TIMEOUT_S)
             try:
                 # The broker tells a connection of the alarm once it publishes.
                 with pytest.raises(PublishNotConfirmedError):
@@ -312,7 +311,7 @@ class TestNodeTrouble:
                 waiting = asyncio.create_task(publish_within(transport, names, 4))
                 await holds(lambda: not waiting.done())
             finally:
-                await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.6")
+                await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.6", timeout_s=CTL_TIMEOUT_S)
             await asyncio.wait_for(waiting, LIMIT_S)
 
         assert not caught.value.refused
@@ -321,9 +320,9 @@ class TestNodeTrouble:
         assert "transport.blocked" in events
         assert "transport.unblocked" in events
 
-    @pytest.mark.timeout(120)
     async def test_frozen_node_bounds_the_end(self, node: PrivateNode) -> None:
-        transport, names = at(node.url), Names("frozen")
+        # A heartbeat that is missing would end the wait too.
+        transport, names = at(node.url, heartbeat_s=600), Names("frozen")
         await transport.connect()
         await transport.declare(work(names))
         await transport.consume(names.queue("orders", "commands"), Recorder(), prefetch=1)
@@ -334,17 +333,16 @@ class TestNodeTrouble:
         try:
             publishing = asyncio.create_task(publish_within(transport, names, 1))
             await asyncio.sleep(0)
-            started_s = time.monotonic()
-            await transport.aclose()
-            took_s = time.monotonic() - started_s
+            # Four seconds, and what a machine that stands still meanwhile adds.
+            await asyncio.wait_for(transport.aclose(), 20.0)
         finally:
             os.kill(pid, signal.SIGCONT)
 
         with pytest.raises((PublishNotConfirmedError, ConnectionLostError)):
             await publishing
-        # Four seconds, and what a busy machine adds.
-        assert took_s < 7.0
 
 
-async def publish_within(transport: AmqpTransport, names: Names, number: int, *, timeout_s: float = 30.0) -> None:
+async def publish_within(
+    transport: AmqpTransport, names: Names, number: int, *, timeout_s: float = 4 * LIMIT_S
+) -> None:
     await transport.publish(as_sealed(b"%d" % number), to(names.commands), label(number), timeout_s=timeout_s)

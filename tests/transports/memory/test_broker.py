@@ -282,7 +282,7 @@ async def test_real_time_needs_no_hand() -> None:
     broker.inject(NAMES.rung("orders", 60_000), COMMANDS, b"later")
     broker.inject(NAMES.rung("orders", 20), COMMANDS, b"soon")
 
-    await eventually(lambda: bool(broker.bodies(COMMANDS)), 5.0)
+    await eventually(lambda: bool(broker.bodies(COMMANDS)))
 
     assert broker.bodies(COMMANDS) == [b"soon"]
     assert broker.next_due_ms() == START_MS + 60_000
@@ -300,7 +300,7 @@ def test_broker_outlives_the_event_loop_it_began_in() -> None:
         broker.declare(fanout("quick", "quick", {"x-message-ttl": 10, "x-dead-letter-exchange": "after"}))
         broker.declare(fanout("after", "after"))
         broker.inject("quick", "k", b"quick")
-        await eventually(lambda: bool(broker.bodies("after")), 5.0)
+        await eventually(lambda: bool(broker.bodies("after")))
         return broker.bodies("after")
 
     asyncio.run(begin())
@@ -395,5 +395,5 @@ async def test_stall_ends_even_when_its_block_fails(broker: MemoryBroker) -> Non
     with pytest.raises(LookupError):
         await fail_inside()
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await broker.round_trip()
