@@ -26,6 +26,7 @@ class Step(StrEnum):
     AFTER_RELAY = "after_relay"  # the relay has published, the rows are still there
     AFTER_DEAD_LETTER = "after_dead_letter"  # buried, not yet recorded as failed
     AFTER_MARK = "after_mark"  # recorded as failed, not acknowledged
+    AFTER_RUNG = "after_rung"  # a copy waits for its next try, the delivery is not acknowledged
     BEFORE_REPLAY = "before_replay"  # a dead letter is in hand, its replay is not published
     AFTER_REPLAY = "after_replay"  # the replay is published, the dead letter still there
     AFTER_LETTER = "after_letter"  # the dead letter is acknowledged, which the broker may not have read
@@ -109,6 +110,11 @@ class _FailingInbox:
         failed = await self._inbox.fail(reservation)
         self._failpoint.reach(Step.AFTER_MARK)
         return failed
+
+    async def release(self, reservation: Reservation) -> bool:
+        # The first act after the rung has confirmed; what is given back without a copy is released too, more rarely.
+        self._failpoint.reach(Step.AFTER_RUNG)
+        return await self._inbox.release(reservation)
 
 
 class _FailingOutbox:

@@ -51,6 +51,7 @@ async def test_killing_workers_every_few_seconds(rig: Rig, findings: list[Findin
         pytest.param(Step.AFTER_COMMIT, marks=pytest.mark.smoke),
         Step.AFTER_DEAD_LETTER,
         Step.AFTER_MARK,
+        Step.AFTER_RUNG,
     ],
 )
 async def test_a_worker_dies_between_two_acts(rig: Rig, step: Step, findings: list[Finding]) -> None:

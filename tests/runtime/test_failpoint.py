@@ -40,6 +40,9 @@ class Journal:
         self.acts.append("release")
         return True
 
+    async def undo(self, _reservation: Reservation) -> None:
+        self.acts.append("undo")
+
     async def claim(self, *, limit: int, lease_s: float, owner: str) -> Sequence[str]:
         self.acts.append(f"claim {lease_s:g} {owner}")
         return ["row"] * limit
@@ -55,6 +58,7 @@ async def life(failpoint: Failpoint, journal: Journal) -> None:
     inbox, outbox = failpoint.inbox(cast("Any", journal)), failpoint.outbox(cast("Any", journal))
     await inbox.complete(LEASE, reply=b"x")
     await inbox.fail(LEASE)
+    await inbox.release(LEASE)
     await outbox.claim(limit=0, lease_s=1.0, owner="me")
     await outbox.claim(limit=1, lease_s=2.0, owner="me")
     await outbox.delete([cast("Any", 7)])
@@ -67,8 +71,9 @@ async def life(failpoint: Failpoint, journal: Journal) -> None:
         (Step.AFTER_COMMIT, 1),
         (Step.AFTER_DEAD_LETTER, 1),
         (Step.AFTER_MARK, 2),
-        (Step.AFTER_CLAIM, 4),
-        (Step.AFTER_RELAY, 4),
+        (Step.AFTER_RUNG, 2),
+        (Step.AFTER_CLAIM, 5),
+        (Step.AFTER_RELAY, 5),
     ],
 )
 async def test_each_step_is_between_two_acts(step: Step, place: int) -> None:
@@ -76,7 +81,7 @@ async def test_each_step_is_between_two_acts(step: Step, place: int) -> None:
 
     await life(Failpoint(step, die=journal.die), journal)
 
-    acts = ["complete b'x'", "fail", "claim 1 me", "claim 2 me", "delete [7]"]
+    acts = ["complete b'x'", "fail", "release", "claim 1 me", "claim 2 me", "delete [7]"]
     assert journal.acts == [*acts[:place], "died", *acts[place:]]
 
 
@@ -94,10 +99,10 @@ async def test_everything_else_goes_through() -> None:
     journal = Journal()
     failpoint = Failpoint(Step.AFTER_COMMIT, die=journal.die)
 
-    released = await failpoint.inbox(cast("Any", journal)).release(LEASE)
+    undone = await failpoint.inbox(cast("Any", journal)).undo(LEASE)
     depth = await failpoint.outbox(cast("Any", journal)).depth()
 
-    assert (released, depth, journal.acts) == (True, (1, 2), ["release"])
+    assert (undone, depth, journal.acts) == (None, (1, 2), ["undo"])
 
 
 def test_the_process_is_gone_without_a_word() -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["CASES", "EXPIRED_AMONG", "FORGED_IDS", "FORGED_SENDERS", "REPEATS"]
+__all__ = ["CASES", "EXPIRED_AMONG", "FORGED_IDS", "FORGED_SENDERS", "IS_FULL", "REPEATS"]
 
 # How much of each flood a test run sends; the time that it takes is what bounds them. `make attacks` sends all of it.
 IS_FULL: Final = bool(os.environ.get("ATTACKS_FULL"))

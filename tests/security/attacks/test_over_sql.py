@@ -16,12 +16,13 @@ from messaging.security.outer import split_parts
 from messaging.stores.base import Reservation
 from messaging.stores.sql import SqlStore
 from messaging.stores.sql.inbox import SqlInbox
+from tests.security.attacks.catalogue import FORGED_IDS, IS_FULL
 from tests.support.arena import Arena, PlaceOrder
 from tests.support.flooding import flooded, forged
 from tests.support.realm import NAMES
 from tests.support.waiting import eventually, holds
 
-FORGED: Final = 10_000
+FORGED: Final = FORGED_IDS if IS_FULL else 10_000
 MID_AT: Final = 8
 
 
@@ -160,6 +161,7 @@ async def test_a_crash_inside_the_handler_leaves_no_trace_and_it_runs_again(sql:
 
 
 @pytest.mark.attack(53)
+@pytest.mark.timeout(1_800)  # a million with ATTACKS_FULL
 async def test_forged_ids_leave_no_row(sql: Arena, database: Database) -> None:
     body = sql.sealed()
     (await sql.struck(body)).assert_ran()
