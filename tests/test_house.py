@@ -56,6 +56,7 @@ WITHOUT_TWIN: Final[Mapping[str, str]] = {
     "messaging/stores/sql/migrations/versions/v0002_trust.py": "the same",
     "messaging/stores/sql/migrations/versions/v0003_schedule.py": "the same",
     "messaging/stores/sql/migrations/versions/v0004_outbox_lanes.py": "the same",
+    "messaging/stores/sql/migrations/versions/v0005_failed_runs.py": "the same",
 }
 BROAD_EXCEPT: Final[Mapping[str, str]] = {
     "messaging/cli/load.py": "a user's module may raise anything while it is imported; it is told in one line",

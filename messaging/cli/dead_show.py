@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from messaging.cli.render import json_text, line, shown_time, table, text
+from messaging.cli.render import counted, json_text, line, shown_time, table, text
 from messaging.core.dead_letter import DeadLetter, Group
 from messaging.core.names import type_of
 
@@ -71,7 +71,10 @@ def show_letter(letter: DeadLetter) -> None:
         "from",
         f"{letter.sender or '-'}, issued {shown_time(letter.issued_at_ms or None)}, key {letter.key_state or '-'}",
     )
-    _row("died", f"{shown_time(letter.died_at_ms or None)} after {fault.attempts} attempts, {fault.replays} replays")
+    times = f"{counted(fault.attempts, 'attempt')}, {counted(fault.replays, 'replay')}"
+    _row("died", f"{shown_time(letter.died_at_ms or None)} after {times}")
+    for run in fault.history:
+        _row("  failed", f"{shown_time(run.at_ms)}  {run.error}")
     _row("where", " ".join(part for part in (fault.handler, fault.instance, fault.host, fault.service_version) if part))
     _row("error", text(f"{fault.error}: {fault.reason}", "red"))
     for cause in fault.chain:

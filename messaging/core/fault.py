@@ -19,12 +19,13 @@ from messaging.core.codec import describe, pack_plain, plain_of
 from messaging.core.envelope import CODEC_JSON, CODEC_MSGPACK, Envelope
 from messaging.errors import InvalidPayloadError, MessagingError, RemoteFailure, RetryLater
 
-__all__ = ["Cause", "Fault"]
+__all__ = ["Attempt", "Cause", "Fault"]
 
 REASON_MAX_CHARS: Final = 1_000
 CAUSE_MAX_CHARS: Final = 200
 TRACE_MAX_BYTES: Final = 10_000
 CHAIN_MAX: Final = 8
+HISTORY_MAX: Final = 32
 FAULT_MAX_BYTES: Final = 16 * 1024
 _TRACE_MIN_BYTES: Final = 200
 _CUT: Final = "\n… cut …\n"
@@ -37,6 +38,15 @@ class Cause(BaseModel):
 
     error: str = Field(max_length=200)
     reason: str = Field(max_length=REASON_MAX_CHARS)
+
+
+class Attempt(BaseModel):
+    """One run of a handler that failed: when, Unix milliseconds, and with which error."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at_ms: int
+    error: str = Field(max_length=200)
 
 
 class Fault(BaseModel):
@@ -53,6 +63,7 @@ class Fault(BaseModel):
         service, instance, host, service_version, handler: Who failed.
         message_name, message_version, message_id: What failed.
         attempts: Handler runs so far, all hops counted.
+        history: The single runs, oldest first, at most the last 32; only where a durable store remembers them.
         replays: How often an operator replayed it.
         first_failed_at_ms, last_failed_at_ms: Unix milliseconds; the first is a hint from an unsigned header.
         fingerprint: Same type and place give the same 16 hex digits, over restarts.
@@ -78,6 +89,7 @@ class Fault(BaseModel):
     message_version: int = 1
     message_id: str = ""
     attempts: int = Field(default=1, ge=0)
+    history: tuple[Attempt, ...] = Field(default=(), max_length=HISTORY_MAX)
     replays: int = Field(default=0, ge=0)
     first_failed_at_ms: int | None = None
     last_failed_at_ms: int | None = None
@@ -116,7 +128,7 @@ class Fault(BaseModel):
         """Return plain values for the wire, with the format's number, within the budget of 16 KiB."""
         plain: dict[str, Any] = {"format": self.format, **self.model_dump(exclude_defaults=True)}
         trace = plain.pop("trace", "")
-        for dispensable in ("fields", "chain"):
+        for dispensable in ("fields", "chain", "history"):
             if _size_bytes(plain) <= FAULT_MAX_BYTES:
                 break
             plain.pop(dispensable, None)
@@ -140,7 +152,7 @@ class Fault(BaseModel):
 
     def public(self) -> Self:
         """Return a copy without the insides of the failing service: what a caller may see."""
-        return self.model_copy(update={"trace": "", "host": "", "instance": ""})
+        return self.model_copy(update={"trace": "", "host": "", "instance": "", "history": ()})
 
 
 def _name_of(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from messaging.runtime.partitions import PartitionIntake, Sorting, check_patienc
 from messaging.runtime.parts import Parts
 from messaging.runtime.relay import Relay
 from messaging.runtime.router import Router
+from messaging.runtime.run_history import RunHistory
 from messaging.runtime.schedules import Schedules
 from messaging.runtime.seams import Seams
 from messaging.runtime.settle import Settler
@@ -31,6 +32,7 @@ from messaging.runtime.staging import Outlets
 from messaging.runtime.tasks import Tasks
 from messaging.settings import Settings
 from messaging.stores.base import Counting, Inbox, Store, StoreUnavailableError
+from messaging.stores.failed_runs import RemembersRuns
 
 __all__ = ["Engine", "EngineLimits"]
 
@@ -126,6 +128,7 @@ class Engine:
             inbox=inbox,
             ambient=parts.ambient,
             timeout_s=limits.publish_timeout_s,
+            history=RunHistory(store.failed_runs if isinstance(store, RemembersRuns) else None),
         )
         partitions: tuple[PartitionIntake, ...] = ()
         sorting: Sorting | None = None

@@ -3,7 +3,7 @@
 from enum import Enum
 
 from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
-from messaging.core.fault import Fault
+from messaging.core.fault import Attempt, Fault
 from messaging.core.inbox import Decision
 from messaging.errors import ConfigurationError
 from messaging.runtime.router import Handler
@@ -45,6 +45,7 @@ class Handling:
         way: What is to be done with it, once it was asked for.
         handler: Who handles it.
         fault: Why it failed.
+        failures: The runs of it that failed in this delivery and that no store has been told of.
         reply: Of requests: the encoded answer.
         replayed_by, replay_reason: Of replays.
         replays, earlier_attempts: Of replays: the history that the operator's wrapper tells.
@@ -60,6 +61,7 @@ class Handling:
     way: Way | None = None
     handler: Handler | None = None
     fault: Fault | None = None
+    failures: tuple[Attempt, ...] = ()
     reply: bytes | None = None
     reply_codec: int = CODEC_MSGPACK
     replayed_by: str | None = None

@@ -10,7 +10,7 @@ from typing import Final
 from messaging.core.ambient import Ambient
 from messaging.core.codec import pack_plain
 from messaging.core.envelope import CODEC_MSGPACK
-from messaging.core.fault import Fault
+from messaging.core.fault import Attempt, Fault
 from messaging.core.message import contract_of
 from messaging.core.retry import Ack, Bury, Defer, Refuse, Retry, RetryPolicy, Skip, Verdict
 from messaging.errors import (
@@ -65,6 +65,7 @@ class Outcomes:
             hop = handling.delivery.attempt
             handling.attempt = hop if fault.permanent else max(hop, 1 + policy.immediate)
         handling.fault = fault = self._marked(fault, handling)
+        handling.failures += (Attempt(at_ms=self._ambient.now_ms(), error=fault.error),)
         handling.said = _said_by(error, fault)
         if handling.part is Part.REQUESTS:
             return self._failed_request(handling, fault, error)

@@ -21,6 +21,7 @@ from messaging.runtime.handling import Handling, Part
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.rate import RateLimit
 from messaging.runtime.router import FIRST_RUNG_MS
+from messaging.runtime.run_history import RunHistory
 from messaging.runtime.steps import steps_are_logged
 from messaging.security.content import pack_fault
 from messaging.security.suite import fault_id
@@ -36,6 +37,7 @@ SAMPLE_MAX_BYTES: Final = 64 * 1024
 FAULT_LIFETIME_MS: Final = 7 * 24 * 3_600_000
 _BACKOFF_FIRST_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 5.0
+_NOTHING_REMEMBERED: Final = RunHistory(None)
 
 log = structlog.get_logger()
 
@@ -53,6 +55,7 @@ class Settler:
         ambient: Ambient,
         timeout_s: float,
         lifetime_ms: int = FAULT_LIFETIME_MS,
+        history: RunHistory = _NOTHING_REMEMBERED,
     ) -> None:
         self._service = service
         self._names = names
@@ -61,6 +64,7 @@ class Settler:
         self._ambient = ambient
         self._timeout_s = timeout_s
         self._lifetime_ms = lifetime_ms
+        self._history = history
         self._forgeries = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
         self._skips = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
         self._claims = RateLimit(per_s=SAMPLES_PER_S, monotonic_s=ambient.monotonic_s)
@@ -93,6 +97,7 @@ class Settler:
 
     async def postpone(self, handling: Handling, verdict: Retry | Defer) -> None:
         """Let go of a delivery that waits where it is for its next run: nothing may overtake it."""
+        await self._history.note(handling)
         await self._let_go(handling)
         self._note_postponed(handling, verdict)
 
@@ -164,6 +169,7 @@ class Settler:
 
     async def _retry(self, handling: Handling, verdict: Retry) -> None:
         await self._to_rung(handling, round(verdict.delay_s * 1000), attempt=handling.attempt + 1)
+        await self._history.note(handling)
         await self._release(handling)
         self._note_postponed(handling, verdict)
 
@@ -225,7 +231,8 @@ class Settler:
             await self._bury_with(handling, verified, fault)
 
     async def _bury_with(self, handling: Handling, verified: Verified, fault: Fault) -> None:
-        total = fault.marked(attempts=fault.attempts + handling.earlier_attempts)
+        history = tuple(await self._history.of(handling))
+        total = fault.marked(attempts=fault.attempts + handling.earlier_attempts, history=history)
         payload = pack_fault(handling.original, total.to_map())
         is_command = verified.kind is Kind.COMMAND
         origin = verified.sender if is_command and is_service(verified.sender) else None

@@ -7,7 +7,7 @@ import pytest
 from messaging.cli.dead_show import letter_record, show_letter, show_letters
 from messaging.cli.render import json_text
 from messaging.core.dead_letter import DeadLetter
-from messaging.core.fault import Cause, Fault
+from messaging.core.fault import Attempt, Cause, Fault
 from tests.cli.test_render import harmful
 
 FORGED = DeadLetter(
@@ -28,6 +28,7 @@ FAILED = DeadLetter(
         chain=(Cause(error="KeyError", reason="'sku'"),),
         trace="handlers.py:12 in place_order\nstore.py:3 in take",
         attempts=6,
+        history=(Attempt(at_ms=0, error="KeyError\x1b"), Attempt(at_ms=61_000, error="orders.out_of_stock")),
     ),
     message_name="orders.place_order",
     sender="users",
@@ -52,6 +53,8 @@ def test_causes_fields_trace_and_payload_are_shown(capsys: pytest.CaptureFixture
     for words in (
         "because",
         "KeyError: 'sku'",
+        "after 6 attempts, 0 replays",
+        "failed  1970-01-01 00:01:01Z  orders.out_of_stock",
         '"sku": "x\\u0007"',
         "store.py:3 in take",
         '"sku": "x\\u001b"',

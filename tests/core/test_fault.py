@@ -13,7 +13,16 @@ from pydantic import BaseModel, ValidationError
 
 from messaging.core.codec import pack_plain, unpack
 from messaging.core.envelope import CODEC_JSON, CODEC_MSGPACK, Envelope, Kind
-from messaging.core.fault import CHAIN_MAX, FAULT_MAX_BYTES, REASON_MAX_CHARS, TRACE_MAX_BYTES, Cause, Fault
+from messaging.core.fault import (
+    CHAIN_MAX,
+    FAULT_MAX_BYTES,
+    HISTORY_MAX,
+    REASON_MAX_CHARS,
+    TRACE_MAX_BYTES,
+    Attempt,
+    Cause,
+    Fault,
+)
 from messaging.errors import (
     ConfigurationError,
     ConnectionLostError,
@@ -49,6 +58,10 @@ class Mute(Exception):
     def __str__(self) -> str:
         raise RuntimeError("I do not speak")
 
+
+HISTORY = (Attempt(at_ms=1, error="ValueError"), Attempt(at_ms=2, error="OSError"))
+LONG_HISTORY = tuple(Attempt(at_ms=2**41, error="E" * 200) for _ in range(HISTORY_MAX))
+LONG_CHAIN = (Cause(error="E", reason="😀" * 1_000),) * 5
 
 ENVELOPE = Envelope.first(
     id=UUID(int=7),
@@ -281,7 +294,12 @@ def test_fields_that_not_every_codec_takes_are_left_out(what: object) -> None:
 @pytest.mark.parametrize("codec", [CODEC_MSGPACK, CODEC_JSON])
 def test_a_fault_comes_back_as_it_went(codec: int) -> None:
     fault = Fault.of(caught(gather), ENVELOPE).marked(
-        fields={"blob": b"\xff"}, service="orders", attempts=3, replays=1, last_failed_at_ms=5
+        fields={"blob": b"\xff"},
+        service="orders",
+        attempts=3,
+        history=(Attempt(at_ms=1, error="ValueError"), Attempt(at_ms=5, error="KeyError")),
+        replays=1,
+        last_failed_at_ms=5,
     )
 
     found = Fault.from_map(unpack(pack_plain(fault.to_map(), codec), codec))
@@ -308,23 +326,38 @@ def test_a_fault_stays_within_its_budget(reason: str, trace: str, fields: dict[s
 @pytest.mark.parametrize(
     ("values", "kept"),
     [
-        ({}, {"trace", "fields", "chain"}),
-        ({"trace": "é" * 10_000}, {"trace", "fields", "chain"}),
-        ({"fields": {"x": "y" * 17_000}}, {"trace", "chain"}),
-        ({"fields": {"x": "y" * 17_000}, "chain": (Cause(error="E", reason="😀" * 1_000),) * 5}, {"trace"}),
-        ({"fields": {"x": "y" * 16_200}}, {"fields", "chain"}),
+        ({}, {"trace", "fields", "chain", "history"}),
+        ({"trace": "é" * 10_000}, {"trace", "fields", "chain", "history"}),
+        ({"fields": {"x": "y" * 17_000}}, {"trace", "chain", "history"}),
+        ({"fields": {"x": "y" * 17_000}, "chain": LONG_CHAIN}, {"trace", "history"}),
+        ({"fields": {"x": "y" * 17_000}, "chain": LONG_CHAIN[:3], "history": LONG_HISTORY}, {"trace", "history"}),
+        ({"history": tuple(Attempt(at_ms=1, error="😀" * 200) for _ in range(HISTORY_MAX))}, {"trace"}),
+        ({"fields": {"x": "y" * 16_150}}, {"fields", "chain", "history"}),
     ],
-    ids=["all", "trace cut", "fields", "fields and chain", "no room for a trace"],
+    ids=[
+        "all",
+        "trace cut",
+        "fields",
+        "fields and chain",
+        "fields and a chain beside a history",
+        "all of them",
+        "no room for a trace",
+    ],
 )
 def test_what_is_dispensable_goes_first_and_the_trace_takes_what_is_left(
     values: dict[str, Any], kept: set[str]
 ) -> None:
-    common = {"trace": "frame\n" * 100, "fields": {"a": 1}, "chain": (Cause(error="E", reason="r"),)}
+    common = {
+        "trace": "frame\n" * 100,
+        "fields": {"a": 1},
+        "chain": (Cause(error="E", reason="r"),),
+        "history": HISTORY,
+    }
     fault = Fault.model_validate({"error": "E", "reason": "r", **common, **values})
 
     plain = fault.to_map()
 
-    assert {"trace", "fields", "chain"} & plain.keys() == kept
+    assert {"trace", "fields", "chain", "history"} & plain.keys() == kept
     assert len(msgpack.packb(plain)) <= FAULT_MAX_BYTES
 
 
@@ -354,11 +387,11 @@ def test_what_is_no_fault_is_refused_without_repeating_it(plain: object) -> None
 
 
 def test_a_caller_sees_the_reason_and_not_the_insides() -> None:
-    fault = Fault.of(caught(wrap)).marked(host="box", instance="1f", service="orders", handler="place")
+    fault = Fault.of(caught(wrap)).marked(host="box", instance="1f", service="orders", handler="place", history=HISTORY)
 
     public = fault.public()
 
-    assert (public.trace, public.host, public.instance) == ("", "", "")
+    assert (public.trace, public.host, public.instance, public.history) == ("", "", "", ())
     assert (public.error, public.reason, public.service) == (fault.error, fault.reason, "orders")
 
 

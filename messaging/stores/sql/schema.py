@@ -1,6 +1,7 @@
-"""The tables of the durable inbox, outbox, schedule and trust record. `metadata` may be included in one's own.
+"""The tables of the durable inbox, outbox, schedule, trust record and failed runs.
 
-Times are Unix milliseconds of the database's clock, so that replicas with different clocks agree.
+`metadata` may be included in one's own. Times are Unix milliseconds of the database's clock, so that replicas with
+different clocks agree; those of failed runs are the service's.
 """
 
 from sqlalchemy import (
@@ -17,7 +18,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-__all__ = ["INBOX", "OUTBOX", "SCHEDULE", "TRUST", "metadata"]
+__all__ = ["FAILED_RUN", "INBOX", "OUTBOX", "SCHEDULE", "TRUST", "metadata"]
 
 metadata = MetaData()
 
@@ -93,4 +94,19 @@ SCHEDULE = Table(
     Column("problem", Text, nullable=True),
     Index("messaging_schedule_due", "service", "state", "due_at_ms"),
     Index("messaging_schedule_ended", "ended_at_ms"),
+)
+
+# Written when a handler has failed, beside its transaction, which is undone: what a dead letter tells of each run.
+FAILED_RUN = Table(
+    "messaging_failed_run",
+    metadata,
+    Column("id", _Identity, primary_key=True, autoincrement=True),
+    Column("service", String(64), nullable=False),
+    Column("sender", String(64), nullable=False),
+    Column("message_id", Uuid, nullable=False),
+    Column("failed_at_ms", BigInteger, nullable=False),
+    Column("error", String(200), nullable=False),
+    Column("keep_until_ms", BigInteger, nullable=False),
+    Index("messaging_failed_run_message", "service", "sender", "message_id"),
+    Index("messaging_failed_run_purge", "keep_until_ms"),
 )

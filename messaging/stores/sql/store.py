@@ -10,6 +10,7 @@ from sqlalchemy import AsyncAdaptedQueuePool
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from messaging.stores.sql.database import Database
+from messaging.stores.sql.failed_runs import SqlFailedRuns
 from messaging.stores.sql.inbox import SqlInbox
 from messaging.stores.sql.inserts import Inserts
 from messaging.stores.sql.outbox import SqlOutbox
@@ -33,6 +34,7 @@ class SqlStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
         self.inbox = SqlInbox(self._database)
+        self.failed_runs = SqlFailedRuns(self._database)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -76,7 +78,7 @@ class SqlStore:
     async def purge(self) -> int:
         """Remove rows whose message can no longer run, and what ended on schedules long ago; returns how many went."""
         total = 0
-        for remove in (self.inbox.purge, partial(purge, self._database)):
+        for remove in (self.inbox.purge, self.failed_runs.purge, partial(purge, self._database)):
             while removed := await remove():
                 total += removed
         return total

@@ -3,7 +3,8 @@ from messaging.stores.sql.schema import INBOX, OUTBOX, SCHEDULE, TRUST
 
 
 def test_the_tables_can_be_included_in_an_applications_own() -> None:
-    assert set(metadata.tables) == {"messaging_inbox", "messaging_outbox", "messaging_schedule", "messaging_trust"}
+    names = {"failed_run", "inbox", "outbox", "schedule", "trust"}
+    assert set(metadata.tables) == {f"messaging_{name}" for name in names}
     assert all(table.metadata is metadata for table in (INBOX, OUTBOX, SCHEDULE, TRUST))
 
 
