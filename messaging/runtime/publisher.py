@@ -38,7 +38,7 @@ from messaging.security.seal import Sealer, Unsigned
 from messaging.security.verified import ExpectedReply
 from messaging.stores.base import Outgoing, Sealing
 from messaging.transports.base import Confirm, Transport
-from messaging.transports.deadlines import Deadlines
+from messaging.transports.deadlines import Deadlines, finite_s
 
 __all__ = ["Limits", "Publisher", "Staged"]
 
@@ -249,7 +249,7 @@ class Publisher:
             RequestTimeoutError: no answer by the deadline; the outcome is unknown.
             RemoteError: the handler failed; or the failure class that the request declares with `raises=`.
         """
-        deadline_s = self._limits.request_timeout_s if timeout_s is None else timeout_s
+        deadline_s = finite_s(timeout_s, self._limits.request_timeout_s)
         plan = self._plans.of(request, Kind.REQUEST)
         envelope = self._envelope(request, plan, cause, message_id, deadline_s)
         try:
@@ -295,7 +295,7 @@ class Publisher:
         self._note(envelope)
 
     async def _put_off(self, draft: Draft, due: int, timeout_s: float | None) -> UUID:
-        timeout_s = self._limits.publish_timeout_s if timeout_s is None else timeout_s
+        timeout_s = finite_s(timeout_s, self._limits.publish_timeout_s)
         await self.later.put(draft, due_ms=due, timeout_s=timeout_s)
         return draft.envelope.id
 
@@ -341,7 +341,7 @@ class Publisher:
         elif not isinstance(message_id, UUID):
             raise ConfigurationError(f"message_id={message_id!r} is no UUID: pass what `send` returned, or none")
         now_ms = self._ambient.now_ms()
-        lifetime_s = self._limits.lifetime_s if lifetime_s is None else lifetime_s
+        lifetime_s = finite_s(lifetime_s, self._limits.lifetime_s)
         if lifetime_s <= 0:
             raise ConfigurationError(f"a lifetime of {lifetime_s:g} s: use more than 0 seconds")
         contract = plan.contract
@@ -373,7 +373,7 @@ class Publisher:
 
     def _out(self, envelope: Envelope, key: str, timeout_s: float | None = None) -> Awaitable[None]:
         """Seal it, which may raise, and have it sent; what is returned waits for the broker's confirm."""
-        timeout_s = self._limits.publish_timeout_s if timeout_s is None else timeout_s
+        timeout_s = finite_s(timeout_s, self._limits.publish_timeout_s)
         if len(envelope.payload) > BULK_BYTES:
             return self._out_aside(envelope, key, timeout_s)
         unsigned = self._sealer.prepare(envelope, routing_key=key)

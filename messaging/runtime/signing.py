@@ -64,7 +64,7 @@ class TickSigner:
 
         Args:
             unsigned: The message.
-            take: Sends it on. It must not raise.
+            take: Sends it on. It should not raise: then `waiting` is told, and the event loop.
             waiting: Who waits for what becomes of it: told when it cannot be signed, and asked whether it still waits.
             arguments: What `take` gets after the signed message.
         """
@@ -97,5 +97,14 @@ class TickSigner:
             if isinstance(error, MessagingError):
                 return
             raise
-        for (_, _, take, arguments), one in zip(batch, sealed, strict=True):
-            take(one, *arguments)
+        for (_, waiting, take, arguments), one in zip(batch, sealed, strict=True):
+            try:
+                take(one, *arguments)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one must not hold back the others
+                _report(waiting, error)
+
+
+def _report(waiting: Waiting, error: Exception) -> None:
+    if not waiting.done():
+        waiting.set_exception(ConfigurationError(f"it could not be sent: {error!r}"))
+    asyncio.get_running_loop().call_exception_handler({"message": "a message was not passed on", "exception": error})

@@ -12,15 +12,31 @@ Example:
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
-__all__ = ["Deadline", "Deadlines", "TaskDeadline"]
+from messaging.errors import ConfigurationError
+
+__all__ = ["Deadline", "Deadlines", "TaskDeadline", "finite_s"]
 
 SLOTS_PER_S: Final = 100
 _RESOLUTION_S: Final = 1e-6
 _SWEEP_MIN: Final = 1_024
+
+
+def finite_s(timeout_s: float | None, default_s: float) -> float:
+    """Return how long a caller waits: what was asked for, or else the default; seconds.
+
+    Raises:
+        ConfigurationError: It is infinite or no number: no slot stands for that.
+    """
+    if timeout_s is None:
+        return default_s
+    if not math.isfinite(timeout_s):
+        raise ConfigurationError(f"{timeout_s:g} seconds is no time that ends: use a finite number of seconds")
+    return timeout_s
 
 
 class Deadline:

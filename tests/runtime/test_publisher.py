@@ -1,6 +1,7 @@
 """The way out: deadlines, ids, what nobody hears, what nobody answers, and what was not sent."""
 
 import asyncio
+import math
 from uuid import uuid4
 
 import pytest
@@ -100,6 +101,25 @@ async def test_a_request_without_confirm_times_out_as_well() -> None:
         async with stage.broker.stalled():
             with pytest.raises(RequestTimeoutError):
                 await users.request(CountOrders(), timeout_s=0.02)
+
+
+@pytest.mark.parametrize("endless", [math.inf, -math.inf, math.nan])
+async def test_a_deadline_that_never_comes_is_refused_and_holds_up_nobody(endless: float) -> None:
+    async with Stage(an_orders()) as stage:
+        users = await stage._publisher("users")
+        refused = [
+            users.send(PlaceOrder(), timeout_s=endless),
+            users.send(PlaceOrder(), expires_in_s=endless),
+            users.request(CountOrders(), timeout_s=endless),
+        ]
+        outcomes = await asyncio.gather(
+            users.send(PlaceOrder()), *refused, users.send(PlaceOrder()), return_exceptions=True
+        )
+
+    assert [type(outcome) for outcome in outcomes[1:4]] == [ConfigurationError] * 3
+    assert all(str(outcome).endswith("seconds") for outcome in outcomes[1:4])
+    assert not isinstance(outcomes[0], BaseException)
+    assert not isinstance(outcomes[4], BaseException)
 
 
 async def test_a_command_without_confirm_carries_its_id_for_a_repetition() -> None:

@@ -313,6 +313,31 @@ async def test_what_cannot_be_signed_is_told_to_whoever_waits(realm: Realm, seal
         await waiting
 
 
+async def test_what_cannot_be_passed_on_fails_alone_and_is_reported(realm: Realm, sealer: CountingSealer) -> None:
+    signer, sent, reported = TickSigner(sealer), list[Sealed](), list[object]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    defect = OverflowError("a defect of the transport")
+    waiting = [loop.create_future() for _ in range(4)]
+
+    def broken(_: Sealed) -> None:
+        raise defect
+
+    def told_before(_: Sealed) -> None:
+        waiting[1].set_result(None)
+        raise defect
+
+    for one, take in zip(waiting, (broken, told_before, sent.append, sent.append), strict=True):
+        signer.pass_on(unsigned(realm, sealer), take, waiting=one)
+    await asyncio.sleep(0)
+
+    assert len(sent) == 2
+    with pytest.raises(ConfigurationError, match="a defect of the transport"):
+        await waiting[0]
+    assert waiting[1].result() is None
+    assert reported == [defect, defect]
+
+
 async def test_what_an_outbox_gets_shares_a_signature_and_keeps_its_place(realm: Realm, sealer: CountingSealer) -> None:
     signer = TickSigner(sealer)
     route, label = Route(exchange="e", routing_key="k"), Label(message_id=uuid4().hex, type="orders.place/1")

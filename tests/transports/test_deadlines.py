@@ -1,11 +1,13 @@
 import asyncio
 import itertools
+import math
 from functools import partial
 
 import pytest
 
+from messaging.errors import ConfigurationError
 from messaging.transports import deadlines as module
-from messaging.transports.deadlines import SLOTS_PER_S, Deadline, Deadlines
+from messaging.transports.deadlines import SLOTS_PER_S, Deadline, Deadlines, finite_s
 
 
 async def test_a_deadline_expires_once_and_never_early() -> None:
@@ -186,3 +188,15 @@ async def test_it_is_entered_by_a_task() -> None:
     loop.call_soon(enter)
 
     assert "task" in await said
+
+
+def test_a_wait_is_what_was_asked_for_or_else_the_default() -> None:
+    assert finite_s(None, 10.0) == 10.0
+    assert finite_s(0.0, 10.0) == 0.0
+    assert finite_s(-1.0, 10.0) == -1.0
+
+
+@pytest.mark.parametrize("endless", [math.inf, -math.inf, math.nan])
+def test_a_wait_without_an_end_is_refused(endless: float) -> None:
+    with pytest.raises(ConfigurationError, match="finite number of seconds"):
+        finite_s(endless, 10.0)

@@ -37,6 +37,8 @@ _STALLED_S: Final = 1.0
 _RUN: Final = 16
 _REOPEN_MIN_S: Final = 0.05
 _REOPEN_MAX_S: Final = 1.0
+# What waits may be so many more than what is still wanted, besides as many again, before the rest is forgotten.
+_ENDED_MAX: Final = 1_024
 
 _log = structlog.get_logger()
 
@@ -154,6 +156,8 @@ class Publisher:
         self._open.add(pending)
         lane = None if self._queue else self._choose(parcel)
         if lane is None:
+            if len(self._queue) > 2 * len(self._open) + _ENDED_MAX:
+                self._sweep()
             heapq.heappush(self._queue, pending)
             self.pump()
         else:
@@ -197,6 +201,11 @@ class Publisher:
                 break
         for pending in held:
             heapq.heappush(self._queue, pending)
+
+    def _sweep(self) -> None:
+        """Forget what has ended while it waited: during an outage nothing else takes it out of the queue."""
+        self._queue = [pending for pending in self._queue if pending in self._open]
+        heapq.heapify(self._queue)
 
     async def aclose(self, grace_s: float) -> None:
         """Take no more, wait for confirms up to `grace_s` seconds, then fail what is open and close the channels."""

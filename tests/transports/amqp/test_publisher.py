@@ -155,6 +155,23 @@ async def test_publish_during_an_outage_ends_at_its_deadline_with_the_reason(
     assert not caught.value.refused
 
 
+async def test_what_has_ended_during_an_outage_is_not_kept(rig: AmqpRig, transport: AmqpTransport) -> None:
+    proxy = rig.proxy_of(transport)
+    proxy.refuse()
+    await eventually(lambda: transport.state.link is LinkState.CONNECTING, LIMIT_S)
+    lasting = [asyncio.create_task(send(transport, rig, number)) for number in range(20)]
+
+    for _ in range(12):
+        short = (send(transport, rig, 1000 + number, timeout_s=0.0) for number in range(500))
+        outcomes = await asyncio.gather(*short, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {PublishNotConfirmedError}
+
+    assert len(transport._publisher._queue) < 3_000
+    await proxy.open()
+    await asyncio.gather(*lasting)
+    assert await depth_of(transport, rig.names.queue("orders", "commands")) == 20
+
+
 async def test_channel_that_confirms_nothing_is_replaced(rig: AmqpRig, transport: AmqpTransport) -> None:
     proxy = rig.proxy_of(transport)
     proxy.hold()
