@@ -41,7 +41,10 @@ class Settlements:
         self._acked: list[int] = []
         self._others: list[tuple[int, How]] = []
         self._settled_up_to = 0
-        self._settled_above: set[int] = set()
+        # What is settled beyond that, as runs without a gap: no more of them than deliveries are open, however many
+        # were settled behind one that takes hours.
+        self._end_of: dict[int, int] = {}
+        self._start_of: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._acked) + len(self._others)
@@ -58,17 +61,23 @@ class Settlements:
         acked, self._acked = self._acked, []
         others, self._others = self._others, []
         acked.sort()
-        if not others and not self._settled_above and acked and acked[-1] == self._settled_up_to + len(acked):
+        if not others and not self._end_of and acked and acked[-1] == self._settled_up_to + len(acked):
             # The usual case: nothing but the oldest, without a gap, for each tag comes once.
             self._settled_up_to = acked[-1]
             return [Settlement(acked[-1], How.ACK, len(acked))]
         frames = [Settlement(tag, how) for tag, how in others]
-        self._settled_above.update(acked, (tag for tag, _ in others))
-        while self._settled_up_to + 1 in self._settled_above:
-            self._settled_up_to += 1
-            self._settled_above.discard(self._settled_up_to)
+        for tag in (*acked, *(tag for tag, _ in others)):
+            self._join(tag)
+        if (end := self._end_of.pop(self._settled_up_to + 1, None)) is not None:
+            del self._start_of[end]
+            self._settled_up_to = end
         covered = [tag for tag in acked if tag <= self._settled_up_to]
         if covered:
             frames.append(Settlement(covered[-1], How.ACK, covers=len(covered)))
         frames += [Settlement(tag, How.ACK) for tag in acked[len(covered) :]]
         return frames
+
+    def _join(self, tag: int) -> None:
+        start = self._start_of.pop(tag - 1, tag)
+        end = self._end_of.pop(tag + 1, tag)
+        self._end_of[start], self._start_of[end] = end, start

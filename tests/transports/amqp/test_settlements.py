@@ -1,7 +1,10 @@
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from messaging.transports.amqp.settlements import How, Settlement, Settlements
+from tests.support.measuring import measured
 
 
 def settled(*tags: int, how: How = How.ACK, among: Settlements | None = None) -> list[Settlement]:
@@ -54,6 +57,20 @@ def test_nothing_noted_is_nothing_said() -> None:
     assert settled(1, 2, among=settlements)
     assert len(settlements) == 0
     assert settlements.take() == []
+
+
+def test_one_that_stays_open_for_long_costs_nothing_for_those_after_it() -> None:
+    settlements, tags = Settlements(), iter(range(2, 200_002))
+
+    with measured() as cost:
+        for _ in range(2_000):
+            frames = settled(*itertools.islice(tags, 100), among=settlements)
+            assert len(frames) == 100
+            assert not any(frame.multiple for frame in frames)
+
+    assert cost.peak_bytes < 256 * 1024
+    assert settled(1, among=settlements) == [Settlement(1, How.ACK)]
+    assert settled(200_002, 200_003, among=settlements) == [Settlement(200_003, How.ACK, covers=2)]
 
 
 class FakeBroker:
