@@ -35,7 +35,8 @@ from messaging.security.packed import pack, pack_short, unpack
 __all__ = ["HeaderReader"]
 
 OPENINGS_MAX: Final = 2_048
-QUEUES_MAX: Final = 1_024
+# Of all openings together: types and queues that somebody makes up are read before anything is known about them.
+QUEUES_MAX: Final = 8_192
 EXTENSIONS_KEPT: Final = 1_024
 # Beyond that, extensions carry something of their own message (a cause, a trace) and would only fill the memory.
 EXTENSIONS_KEPT_BYTES: Final = 24
@@ -95,6 +96,7 @@ class HeaderReader:
         self._names = names
         self._suites = suites
         self._openings: dict[bytes, _Opening] = {}
+        self._queues = 0
         self._extensions = _Extensions()
 
     def parse(self, raw: bytes) -> Header:
@@ -118,11 +120,15 @@ class HeaderReader:
         if opening is None or not raw.startswith(opening.raw):
             if len(self._openings) >= OPENINGS_MAX:
                 self._openings.clear()
+                self._queues = 0
             opening = self._openings[place] = _opening_of(header)
-        if header.rto is not None:
-            if len(opening.queues) >= QUEUES_MAX:
-                opening.queues.clear()
-            opening.queues[pack(header.rto)] = header.rto
+        if header.rto is not None and (queue := pack(header.rto)) not in opening.queues:
+            if self._queues >= QUEUES_MAX:
+                for known in self._openings.values():
+                    known.queues.clear()
+                self._queues = 0
+            opening.queues[queue] = header.rto
+            self._queues += 1
 
 
 def _opening_of(header: Header) -> _Opening:

@@ -9,6 +9,7 @@ from messaging.errors import SealError
 from messaging.security import header_reader
 from messaging.security.header import Address, Header, pack_header, parse_header
 from messaging.security.header_reader import HeaderReader
+from tests.support.measuring import measured
 from tests.support.realm import NAMES, START_MS
 
 SUITES: Final = frozenset({1})
@@ -168,7 +169,7 @@ def test_requests_of_several_instances_are_recognised(reader: HeaderReader, slow
     assert slow == others
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, slow: list[bytes]) -> None:
     for name in ("OPENINGS_MAX", "QUEUES_MAX", "EXTENSIONS_KEPT"):
         monkeypatch.setattr(header_reader, name, 2)
     reader = HeaderReader(NAMES, SUITES)
@@ -180,6 +181,30 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [reader.parse(raw) for raw in headers * 2]
 
     assert found == [expected(raw) for raw in headers * 2]
+    # Of each kind's first one nothing is known any more, nor of the queues but the last two.
+    assert slow.count(headers[0]) == slow.count(headers[-5]) == 2
+
+
+def test_made_up_reply_queues_of_made_up_types_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_reader, "QUEUES_MAX", 1_000)
+    reader = HeaderReader(NAMES, SUITES)
+    _, sender, aud, exchange, _ = FORMS[Kind.REQUEST]
+    usual = header_of(Kind.REQUEST)
+    middle = usual[usual.index(b"\xc4\x10mmmm") :]
+    queue = b"00112233445566ff"
+
+    def flood(types: range, queues: range) -> None:
+        for number in types:
+            typ, key = f"orders.get_order/{number}", f"orders.get_order.v{number}"
+            opening = Address(1, Kind.REQUEST, typ, sender, b"k" * 8, aud, exchange, key).pack()
+            for instance in queues:
+                reader.parse(opening + middle.replace(queue, b"%016x" % instance))
+
+    flood(range(1, 4), range(3))
+    with measured() as cost:
+        flood(range(100, 120), range(500))
+
+    assert cost.peak_bytes < 1024 * 1024
 
 
 def test_extensions_of_one_message_are_not_kept(reader: HeaderReader) -> None:
