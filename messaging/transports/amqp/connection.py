@@ -224,6 +224,8 @@ class Connection:
     def _watch(self) -> None:
         transport = self._client.transport
         assert transport is not None  # noqa: S101 - `connect` has just returned
+        if self.splitter is not None:
+            self.splitter.agree(transport.connection.connection_tune.frame_max)
         closing = transport.connection.closing
         closing.add_done_callback(self._on_closing)
 

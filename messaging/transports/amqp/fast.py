@@ -70,7 +70,6 @@ class FastChannel:
         self._number = channel.number
         self._splitter = splitter
         self._frame_max = frame_max = int(channel.connection.connection_tune.frame_max)
-        splitter.frame_max = frame_max
         self._encoder = Encoder(self._number, frame_max=frame_max)
         self._confirms = Confirms()
         self._settlements = Settlements()

@@ -41,6 +41,8 @@ _PAYLOAD_AT: Final = 7
 _KINDS: Final = frozenset({1, 2, 3, 8})
 # What RabbitMQ proposes and aiormq agrees to, until they have spoken.
 _FRAME_MAX: Final = 128 * 1024
+# Where they agree that there is no bound: what is longer ends the connection on the plain path too (`frames`).
+_UNBOUNDED: Final = 16 * 1024 * 1024
 # aiormq takes the link for stuck when it sees no frame for three heartbeats.
 _SIGN_OF_LIFE_S: Final = 1.0
 
@@ -73,7 +75,7 @@ class Splitter(asyncio.StreamReaderProtocol):
     """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
-        self.frame_max = _FRAME_MAX
+        self._frame_max = _FRAME_MAX
         self._clock = asyncio.get_running_loop()
         super().__init__(reader, loop=self._clock)
         self._rest_of = reader
@@ -96,6 +98,10 @@ class Splitter(asyncio.StreamReaderProtocol):
     def may_write(self) -> bool:
         """Whether a lane may write now."""
         return not self._is_blocked and not self._is_full and self._socket is not None and not self._socket.is_closing()
+
+    def agree(self, frame_max: int) -> None:
+        """Take the largest frame that was agreed with the broker, bytes; 0 means no bound."""
+        self._frame_max = frame_max or _UNBOUNDED
 
     def register(self, channel: int, lane: Lane) -> None:
         """Give the frames of a channel to a lane."""
@@ -167,8 +173,8 @@ class Splitter(asyncio.StreamReaderProtocol):
         while available - at >= OVERHEAD_BYTES:
             kind, channel, size = FRAME.unpack_from(whole, at)
             end = at + OVERHEAD_BYTES + size
-            if kind not in _KINDS or end - at > self.frame_max:
-                raise BrokenFrameError(f"a frame of kind {kind} and {size} bytes; {self.frame_max} were agreed")
+            if kind not in _KINDS or end - at > self._frame_max:
+                raise BrokenFrameError(f"a frame of kind {kind} and {size} bytes; {self._frame_max} were agreed")
             if end > available:
                 self._need = end - at
                 break

@@ -4,6 +4,8 @@ import pytest
 
 from messaging.cli.broker_node import free_port
 from messaging.errors import ConfigurationError, ConnectionLostError
+from messaging.transports.amqp import splitter
+from messaging.transports.amqp.capability import FastPath
 from messaging.transports.amqp.connection import Connection
 from messaging.transports.amqp.errors import Node
 from tests.support.broker import Broker
@@ -31,6 +33,23 @@ async def test_open_connection_lends_channels(near: Node) -> None:
     await connection.aclose()
     assert not connection.is_open
     assert connection.lost.done()
+
+
+async def test_channels_that_take_no_fast_path_read_frames_as_long_as_agreed(
+    near: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the broker had agreed to more than is usual.
+    monkeypatch.setattr(splitter, "_FRAME_MAX", 32_768)
+    connection = await Connection.open(near, name="test", heartbeat_s=10, timeout_s=10.0, fast_path=FastPath(is_on=True))
+
+    async with connection.throwaway() as channel:
+        declared = await channel.queue_declare("", exclusive=True)
+        await channel.basic_publish(b"l" * 100_000, routing_key=declared.queue or "")
+        found = await channel.basic_get(declared.queue or "", no_ack=True)
+
+    assert found.body == b"l" * 100_000
+    assert connection.is_open
+    await connection.aclose()
 
 
 async def test_wrong_password_is_told_with_its_remedy_and_never_shown(near: Node) -> None:

@@ -138,14 +138,27 @@ async def test_fast_traffic_shows_a_sign_of_life_once_a_second() -> None:
 )
 async def test_what_is_no_frame_ends_the_connection(data: bytes) -> None:
     bench = Bench()
-    bench.splitter.frame_max = 131_072
-
     bench.splitter.data_received(data + ACK)
 
     assert bench.socket.is_aborted
     assert len(bench.lane.severed) == 1
     assert bench.lane.taken == []
     assert isinstance(bench.reader.exception(), BrokenFrameError)
+
+
+@pytest.mark.parametrize(("agreed", "longest"), [(4_096, 4_096), (1 << 20, 1 << 20), (0, 16 << 20)])
+async def test_frames_are_as_long_as_was_agreed_and_without_a_bound_as_the_client_reads_them(
+    agreed: int, longest: int
+) -> None:
+    bench = Bench()
+
+    bench.splitter.agree(agreed)
+    bench.splitter.data_received(pamqp.frame.marshal(ContentBody(bytes(longest - 8)), 7))
+    assert len(bench.lane.taken) == 1
+    bench.splitter.data_received(pamqp.frame.marshal(ContentBody(bytes(longest - 7)), 7))
+
+    assert len(bench.lane.taken) == 1
+    assert bench.socket.is_aborted
 
 
 async def test_lane_that_fails_ends_the_connection_and_raises_nothing() -> None:
