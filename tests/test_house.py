@@ -64,6 +64,7 @@ BROAD_EXCEPT: Final[Mapping[str, str]] = {
     "messaging/runtime/engine.py": "the purge must not end, or the inbox grows for ever",
     "messaging/runtime/relay.py": "the relay must not end, or what is committed stays for ever",
     "messaging/runtime/schedules.py": "the loop must not end, or nothing is sent at its time any more",
+    "messaging/runtime/signing.py": "what is wrong with one message must not hold back those signed with it",
     "messaging/stores/sql/direct.py": "whatever the bare driver raises is raised again, as SQLAlchemy would say it",
     "messaging/stores/sql/turns.py": "SQLAlchemy hands what its driver raises to a method that raises it",
     "messaging/transports/amqp/fast.py": "called in the socket's read: a taker's bug must not end the connection",

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,18 +15,20 @@ from messaging.errors import (
     StaleMessageError,
     UnknownKeyError,
 )
-from messaging.security import checks
+from messaging.security import checks, merkle, suite
 from messaging.security.bundle import TrustBundle
 from messaging.security.checks import ROOTS_LIFE_S, Checks
 from messaging.security.development import identity_entry
-from messaging.security.keys import VerifyKey
+from messaging.security.keys import SigningKey, VerifyKey
 from messaging.security.open import Opener
-from messaging.security.outer import CONTENT_MAX, split_parts
+from messaging.security.outer import CONTENT_MAX, Parts, join_parts, split_parts
 from messaging.security.trust import TrustStore
 from messaging.security.verified import Verified
-from tests.support.realm import EVERY_KIND, NAMES, START_MS, Realm, resign
+from tests.support.realm import EVERY_KIND, NAMES, START_MS, Realm, alter_header, resign
 
 ORDER = "orders.place_order.v1"
+# Fields of the header, by number.
+KIND, TYPE, SENDER, SKID, AUDIENCE, EXCHANGE, ROUTING_KEY, MID, REPLY_TO = 1, 2, 3, 4, 5, 6, 7, 8, 13
 
 
 @pytest.fixture
@@ -274,6 +277,56 @@ def test_a_root_is_proven_again(
     assert calls.count(split_parts(batch[1]).signature) == 2
 
 
+def batch_of(signer: SigningKey, *messages: Parts) -> list[bytes]:
+    """Return messages as one batch: what whoever holds that key can make of any headers."""
+    size = len(messages)
+    root, paths = merkle.paths([message.leaf() for message in messages])
+    signature = signer.sign(suite.root_statement(signer.kid, size, root))
+    return [
+        join_parts(replace(message, signature=signature, size=size, index=index, path=path))
+        for index, (message, path) in enumerate(zip(messages, paths, strict=True))
+    ]
+
+
+def test_a_proven_root_vouches_for_nobody_but_its_signer(realm: Realm) -> None:
+    opener, signer, usual = realm.opener("orders"), realm.signer("billing"), split_parts(realm.sealed())
+    own = replace(usual, header=alter_header(usual.header, {SENDER: "billing", SKID: signer.kid}))
+    foreign = replace(usual, header=alter_header(usual.header, {MID: bytes(16)}))
+
+    of_billing, in_the_name_of_users = batch_of(signer, own, foreign)
+
+    with pytest.raises(PolicyError):
+        opener.verify(of_billing, kinds=EVERY_KIND)
+    with pytest.raises(SignatureError):
+        opener.verify(in_the_name_of_users, kinds=EVERY_KIND)
+
+
+def test_a_proven_root_vouches_for_no_other_key_of_its_signer(realm: Realm) -> None:
+    opener, signer, usual = realm.opener("orders"), realm.signer("users"), split_parts(realm.sealed())
+    fresh = realm.new_keyring("users")
+    realm.publish(lambda payload: payload["services"]["users"]["sign"].extend(identity_entry(fresh)["sign"]))
+    other = replace(usual, header=alter_header(usual.header, {SKID: fresh.signing[0].kid}))
+
+    of_this_key, in_the_name_of_the_other = batch_of(signer, usual, other)
+
+    assert opener.verify(of_this_key, kinds=EVERY_KIND).accepted
+    with pytest.raises(SignatureError):
+        opener.verify(in_the_name_of_the_other, kinds=EVERY_KIND)
+
+
+def test_a_proven_root_needs_its_own_signature_and_size(realm: Realm) -> None:
+    opener, usual = realm.opener("orders"), split_parts(realm.sealed())
+    first, *_ = batch_of(realm.signer("users"), usual, usual, usual)
+    parts = split_parts(first)
+    # The first of three has a path like the first of four, to the same root.
+    changed = [replace(parts, signature=bytes(64)), replace(parts, size=4)]
+
+    assert opener.verify(first, kinds=EVERY_KIND).accepted
+    for other in changed:
+        with pytest.raises(SignatureError):
+            opener.verify(join_parts(other), kinds=EVERY_KIND)
+
+
 def test_a_key_revoked_while_its_root_is_known_is_refused_at_once(realm: Realm, batch: list[bytes]) -> None:
     opener = realm.opener("orders")
     opener.decrypt(opener.verify(batch[0], kinds=EVERY_KIND))
@@ -331,6 +384,39 @@ def test_a_grant_to_one_sender_is_none_to_another(realm: Realm) -> None:
 
     with pytest.raises(PolicyError):
         opener.verify(forged, kinds=EVERY_KIND)
+
+
+def test_a_grant_for_one_name_or_kind_is_none_for_another(realm: Realm) -> None:
+    opener, signer = realm.opener("orders"), realm.signer("billing")
+    one_name = {"from": "billing", "kind": "command", "name": "orders.place_order", "to": "orders"}
+    realm.publish(lambda payload: payload["policy"]["send"].append(one_name))
+    mine = {SENDER: "billing", SKID: signer.kid}
+    asking = {
+        KIND: int(Kind.REQUEST),
+        EXCHANGE: "messaging.requests",
+        REPLY_TO: "messaging.billing.replies." + "a" * 16,
+    }
+    granted, *denied = (
+        resign(realm.sealed(), signer, fields={**mine, **fields})
+        for fields in ({}, {TYPE: "orders.cancel/1", ROUTING_KEY: "orders.cancel.v1"}, asking)
+    )
+
+    assert opener.verify(granted, kinds=EVERY_KIND).accepted
+    for other in denied:
+        with pytest.raises(PolicyError):
+            opener.verify(other, kinds=EVERY_KIND)
+
+
+def test_a_grant_to_replay_at_one_service_is_none_at_another(realm: Realm) -> None:
+    opener = realm.opener("ops:alice")
+    original = realm.sealed(kind=Kind.EVENT, name="orders.order_placed", sender="orders")
+    at_orders = realm.replay(original, name="orders.order_placed", part="events")
+    elsewhere = {AUDIENCE: "billing", EXCHANGE: "messaging.billing.return", ROUTING_KEY: "messaging.billing.events"}
+    at_billing = resign(at_orders, realm.signer("ops:alice"), fields=elsewhere)
+
+    assert opener.verify_dead(at_orders, service="orders").is_raw
+    with pytest.raises(PolicyError):
+        opener.verify_dead(at_billing, service="billing")
 
 
 def test_remembered_grants_are_bounded(realm: Realm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,11 +68,20 @@ def test_each_signing_key_has_its_own(realm: Realm, keys: SendKeys) -> None:
         lambda realm, key: setattr(key, "messages", datakeys.MESSAGES_MAX),
         lambda realm, key: setattr(key, "volume", datakeys.VOLUME_MAX - 99),
         lambda realm, key: realm.clock.advance(datakeys.AGE_MAX_S),
+        lambda realm, key: setattr(realm.clock, "monotonic_s", realm.clock.monotonic_s + datakeys.AGE_MAX_S),
         lambda realm, key: setattr(realm.clock, "now_ms", realm.clock.now_ms + datakeys.BEHIND_MAX_MS),
         lambda realm, key: setattr(realm.clock, "now_ms", realm.clock.now_ms - datakeys.AHEAD_MAX_MS - 1),
         lambda realm, key: realm.publish(),
     ],
-    ids=["messages", "bytes", "age", "clock set forward", "clock set back", "another bundle"],
+    ids=[
+        "messages",
+        "bytes",
+        "age",
+        "age by a clock that stands",
+        "clock set forward",
+        "clock set back",
+        "another bundle",
+    ],
 )
 def test_a_key_is_renewed_at_each_limit(realm: Realm, keys: SendKeys, exhaust: Callable[[Realm, SendKey], Any]) -> None:
     first = take(keys, realm)

@@ -1,6 +1,7 @@
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgpack
 import pytest
 
 from messaging.core.envelope import Kind
@@ -338,6 +339,18 @@ def test_what_was_found_out_about_a_way_is_kept_for_a_while_and_bounded(
 
     assert counts == [1, 1, 2, 1]
     assert len(sealer._ways) == 1
+
+
+def test_each_asker_and_each_instance_of_it_has_a_way_of_its_own(realm: Realm) -> None:
+    sealer = realm.sealer("orders")
+    places = [(aud, NAMES.reply_queue(aud, instance * 16)) for aud in ("users", "billing") for instance in "ab"]
+
+    def replied(aud: str, queue: str) -> tuple[str, str]:
+        made = realm.envelope(kind=Kind.REPLY, sender="orders", audience=aud, bind=bytes(32))
+        body = sealer.seal(made, routing_key=queue)
+        return tuple(msgpack.unpackb(split_parts(body).header)[5:8:2])
+
+    assert [replied(*place) for place in places * 2] == places * 2
 
 
 def test_two_messages_never_share_salt_or_bytes(realm: Realm) -> None:

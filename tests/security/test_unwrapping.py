@@ -1,6 +1,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgpack
 import pytest
 
 from messaging.core.envelope import Kind
@@ -23,7 +24,10 @@ from messaging.security.outer import split_parts
 from messaging.security.unwrapping import KEY_AGE_MAX_MS, KEY_AHEAD_MAX_MS, KEYS_LIFE_S
 from tests.support.realm import EVERY_KIND, START_MS, Realm, alter_header, resign
 
-HEADER_IAT, HEADER_SALT, HEADER_CMT = 9, 14, 15
+HEADER_KIND, HEADER_TYPE, HEADER_SENDER, HEADER_SKID, HEADER_EXCHANGE, HEADER_KEY = 1, 2, 3, 4, 6, 7
+HEADER_MID, HEADER_IAT, HEADER_REPLY_TO, HEADER_SALT, HEADER_CMT = 8, 9, 13, 14, 15
+SECRET = b"\x05" * 32
+PLAINTEXT = b"\x95\x03\x00\x80\xc4\x05hello\xc4\x00"
 
 
 @pytest.fixture
@@ -278,6 +282,91 @@ def test_a_data_key_belongs_to_its_time(realm: Realm, age_ms: int, opens: bool) 
         assert "not of the message's time" in str(refusal(realm, body))
 
 
+def another_under(realm: Realm, body: bytes, *, fields: dict[int, Any], salt: bytes = bytes(16)) -> bytes:
+    """Return a further message of users under the data key of one by `sealed_under`, with other fields."""
+    parts = split_parts(body)
+    header = alter_header(parts.header, {HEADER_SALT: salt, **fields})
+    mid = msgpack.unpackb(header)[HEADER_MID]
+    content_key, commitment = suite.DataKey(SECRET).derive(salt, mid)
+    header = alter_header(header, {HEADER_CMT: commitment, **fields})
+    content = suite.aead_seal(content_key, PLAINTEXT, block_digest=suite.sha256(parts.block), header=header)
+    return resign(body, realm.signer("users"), header=header, content=content)
+
+
+def test_a_data_key_that_is_known_still_belongs_to_its_time(realm: Realm) -> None:
+    body = sealed_under(realm, made_at_ms=START_MS - KEY_AGE_MAX_MS + 30_000)
+    within, beyond = (another_under(realm, body, fields={HEADER_IAT: START_MS + ms}) for ms in (30_000, 30_001))
+    opener = realm.opener("orders")
+    opened = [opener.decrypt(opener.verify(each, kinds=EVERY_KIND)).payload for each in (body, within)]
+
+    verified = opener.verify(beyond, kinds=EVERY_KIND)
+    with pytest.raises(DecryptionError, match="time"):
+        opener.decrypt(verified)
+
+    assert opened == [b"hello"] * 2
+
+
+def test_a_commitment_is_asked_of_each_message_under_a_known_data_key(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = sealed_under(realm, made_at_ms=START_MS)
+    forged = another_under(realm, body, fields={HEADER_CMT: bytes(32)})
+    opener, unwraps = realm.opener("orders"), counting(monkeypatch)
+    assert opener.decrypt(opener.verify(body, kinds=EVERY_KIND)).payload == b"hello"
+
+    verified = opener.verify(forged, kinds=EVERY_KIND)
+    with pytest.raises(DecryptionError, match="commitment"):
+        opener.decrypt(verified)
+
+    assert len(unwraps) == 1
+
+
+def test_a_known_data_key_hides_no_kind_from_the_operators_that_policy_shows_them(realm: Realm) -> None:
+    command = sealed_under(realm, made_at_ms=START_MS)
+    asking = {
+        HEADER_KIND: int(Kind.REQUEST),
+        HEADER_TYPE: "orders.get_order/1",
+        HEADER_EXCHANGE: "messaging.requests",
+        HEADER_KEY: "orders.get_order.v1",
+        HEADER_REPLY_TO: "messaging.users.replies.00112233445566ff",
+    }
+    request = another_under(realm, command, fields=asking)
+    realm.publish(lambda payload: payload["policy"]["escrow"].update(command=True))
+    opener = realm.opener("orders")
+    assert opener.decrypt(opener.verify(request, kinds=EVERY_KIND)).payload == b"hello"
+
+    verified = opener.verify(command, kinds=EVERY_KIND)
+    with pytest.raises(AudienceError, match="operators"):
+        opener.decrypt(verified)
+
+
+@pytest.mark.parametrize("who", ["billing", "users"])
+def test_a_data_key_that_is_known_opens_nothing_of_another_sender_or_key(realm: Realm, who: str) -> None:
+    theirs = sealed_under(realm, made_at_ms=START_MS)
+    signer, fresh = realm.signer(who), realm.new_keyring("users")
+    if who == "users":
+        signer = fresh.signing[0]
+
+    def edit(payload: dict[str, Any]) -> None:
+        payload["policy"]["send"].append({"from": "billing", "kind": "command", "name": "orders.*", "to": "orders"})
+        payload["services"]["users"]["sign"].extend(identity_entry(fresh)["sign"])
+
+    realm.publish(edit)
+    opener = realm.opener("orders")
+    parts = split_parts(theirs)
+    header = alter_header(parts.header, {HEADER_SENDER: who, HEADER_SKID: signer.kid})
+    mid = opener.verify(theirs, kinds=EVERY_KIND).header.mid
+    # Whoever can read the message knows its data key, and may seal with it what it signs itself.
+    content_key, _ = suite.DataKey(SECRET).derive(bytes(16), mid)
+    content = suite.aead_seal(content_key, PLAINTEXT, block_digest=suite.sha256(parts.block), header=header)
+    own = resign(theirs, signer, header=header, content=content)
+
+    assert opener.decrypt(opener.verify(theirs, kinds=EVERY_KIND)).payload == b"hello"
+    verified = opener.verify(own, kinds=EVERY_KIND)
+    with pytest.raises(DecryptionError):
+        opener.decrypt(verified)
+
+
 def test_an_escrow_demand_does_not_hinder_reading_the_archive(realm: Realm) -> None:
     body = sealed_under(realm, made_at_ms=START_MS)
     realm.publish(lambda payload: payload["policy"]["escrow"].update(command=True))
@@ -300,12 +389,10 @@ def test_a_content_out_of_form_is_failed_content(realm: Realm, plaintext: bytes,
     assert (type(found), found.disposition) == (error, Disposition.CONTENT)
 
 
-def sealed_under(
-    realm: Realm, *, made_at_ms: int, plaintext: bytes = b"\x95\x03\x00\x80\xc4\x05hello\xc4\x00"
-) -> bytes:
+def sealed_under(realm: Realm, *, made_at_ms: int, plaintext: bytes = PLAINTEXT) -> bytes:
     """Return a command by hand, with a data key of a time of one's own, sealed to orders alone."""
     realm.publish(lambda payload: payload["policy"]["escrow"].update(command=False))
-    secret, dek_id, salt = b"\x05" * 32, bytes(16), bytes(16)
+    secret, dek_id, salt = SECRET, bytes(16), bytes(16)
     sender = realm.signer("users")
     key = next(iter(realm.keyrings["orders"].decryption.values()))
     info = suite.wrap_info(

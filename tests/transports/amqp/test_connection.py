@@ -40,7 +40,9 @@ async def test_channels_that_take_no_fast_path_read_frames_as_long_as_agreed(
 ) -> None:
     # As if the broker had agreed to more than is usual.
     monkeypatch.setattr(splitter, "_FRAME_MAX", 32_768)
-    connection = await Connection.open(near, name="test", heartbeat_s=10, timeout_s=10.0, fast_path=FastPath(is_on=True))
+    connection = await Connection.open(
+        near, name="test", heartbeat_s=10, timeout_s=10.0, fast_path=FastPath(is_on=True)
+    )
 
     async with connection.throwaway() as channel:
         declared = await channel.queue_declare("", exclusive=True)
