@@ -230,7 +230,10 @@ class PrivateNode:
             cookie.write_text(secrets.token_hex(16))
             # Erlang refuses a cookie that others may read.
             cookie.chmod(0o400)
-        record = {"name": self.name, "port": self.port, "dist_port": free_port(), "epmd_port": free_port()}
+        # Nobody listens on any of the three yet: the system may well give one of them twice.
+        dist_port = free_port(besides={self.port})
+        epmd_port = free_port(besides={self.port, dist_port})
+        record = {"name": self.name, "port": self.port, "dist_port": dist_port, "epmd_port": epmd_port}
         (self.folder / "node.json").write_text(json.dumps(record))
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"

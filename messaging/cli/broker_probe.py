@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,14 @@ _METHOD_FRAME: Final = b"\x01"
 _PROCESSES: Final = Path("/proc")
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(*, besides: Collection[int] = ()) -> int:
+    """Return a TCP port of the loopback interface that nobody listens on now, and that is none of these."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port: int = probe.getsockname()[1]
+        if port not in besides:
+            return port
 
 
 def accepts(port: int) -> bool:

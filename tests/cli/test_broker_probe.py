@@ -41,6 +41,26 @@ def test_a_free_port_can_be_bound() -> None:
     require_free(free_port())
 
 
+def test_a_free_port_is_none_of_those_that_are_spoken_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = iter([5_001, 5_002, 5_003])
+
+    class Probe:
+        def __enter__(self) -> "Probe":
+            self._port = next(given)
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def bind(self, _address: object) -> None: ...
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", self._port
+
+    monkeypatch.setattr(broker_probe.socket, "socket", Probe)
+
+    assert free_port(besides={5_001, 5_002}) == 5_003
+
+
 def test_a_port_somebody_listens_on_is_taken(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
 

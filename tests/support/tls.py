@@ -79,7 +79,8 @@ class TlsNode(PrivateNode):
 def a_tls_node(name: str = "tls") -> Iterator[TlsNode]:
     """Run a TLS node in a folder of its own; it ends with the block."""
     with tempfile.TemporaryDirectory(prefix="messaging-tls-", ignore_cleanup_errors=True) as folder:
-        node = TlsNode(Path(folder), port=free_port(), tls_port=free_port(), name=f"{name}-{os.getpid()}")
+        port = free_port()
+        node = TlsNode(Path(folder), port=port, tls_port=free_port(besides={port}), name=f"{name}-{os.getpid()}")
         try:
             node.start(START_TIMEOUT_S)
             yield node
