@@ -26,7 +26,7 @@ async def test_conflict_names_the_thing_both_sides_and_the_remedy(rig: AmqpRig) 
         await transport.declare(work(rig.names, {"x-message-ttl": 5_000}))
 
     said = str(caught.value)
-    for part in (rig.names.queue("orders", "commands"), "'x-message-ttl': 5000", "'60000'", "messaging topology show"):
+    for part in (rig.names.queue("orders", "commands"), "'x-message-ttl': 5000", "'60000'", "messaging topology plan"):
         assert part in said
 
 
