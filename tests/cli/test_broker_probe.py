@@ -56,7 +56,7 @@ def test_a_free_port_is_none_of_those_that_are_spoken_for(monkeypatch: pytest.Mo
         def getsockname(self) -> tuple[str, int]:
             return "127.0.0.1", self._port
 
-    monkeypatch.setattr(broker_probe.socket, "socket", Probe)
+    monkeypatch.setattr("messaging.cli.broker_probe.socket.socket", Probe)
 
     assert free_port(besides={5_001, 5_002}) == 5_003
 
