@@ -245,6 +245,20 @@ async def test_no_tag_is_taken_where_there_is_no_room() -> None:
     assert after.done()
 
 
+async def test_no_tag_is_taken_where_there_is_no_room_for_its_bytes() -> None:
+    confirms = Confirms()
+    large = added(confirms, parcel("large", WINDOW_BYTES - 10))
+
+    with pytest.raises(BufferError, match="wait for room"):
+        added(confirms, parcel("too much", 11))
+    small = added(confirms, parcel("small", 10))
+    confirms.settle(2, multiple=True, error_of=None)
+
+    assert large.done()
+    assert small.done()
+    assert len(confirms) == 0
+
+
 async def test_tag_that_was_given_back_is_the_next_one() -> None:
     confirms = Confirms()
     added(confirms, parcel("unwritable", 9))

@@ -9,6 +9,7 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from messaging.errors import UnroutableError
+from messaging.transports.amqp import fast
 from messaging.transports.amqp.arrival import Message
 from messaging.transports.amqp.capability import FastPath
 from messaging.transports.amqp.channel import open_channel
@@ -156,10 +157,32 @@ async def test_closing_a_busy_channel_leaves_the_connection(connection: Connecti
 
         await channel.aclose()
 
-        # What was published is confirmed first, and nothing is accepted meanwhile.
         assert {outcome for outcome in await traffic.stop() if not isinstance(outcome, OutcomeUnknownError)} == {None}
         assert connection.is_open
     assert queue
+
+
+async def test_channel_that_closes_takes_no_more_and_waits_for_what_it_took(
+    connection: Connection, proxy: TcpProxy, rig: AmqpRig, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "ENDING_TIMEOUT_S", 3 * LIMIT_S)
+    channel = await opened(connection)
+    proxy.hold()
+    taken = [channel.publish(parcel(rig.names.commands, number)) for number in range(10)]
+
+    closing = asyncio.create_task(channel.aclose())
+    await asyncio.sleep(0)
+    late = channel.publish(parcel(rig.names.commands, 10))
+
+    assert channel.is_closed
+    with pytest.raises(OutcomeUnknownError):
+        await late
+    await holds(lambda: not closing.done() and not any(confirm.done() for confirm in taken), 0.1)
+    proxy.release()
+    assert await asyncio.wait_for(asyncio.gather(*taken), 3 * LIMIT_S) == [None] * 10
+    await closing
+    assert connection.is_open
+    assert await depth_of(await rig.transport(), queue) == 10
 
 
 async def test_close_by_aiormq_itself_leaves_the_connection(connection: Connection, rig: AmqpRig, queue: str) -> None:

@@ -110,9 +110,13 @@ def test_wherever_the_bytes_are_cut_the_frames_are_the_same(data: st.DataObject)
 async def test_large_frame_in_many_pieces_is_joined_once() -> None:
     bench = Bench()
     frame = pamqp.frame.marshal(ContentBody(bytes(range(252)) * 520), 7)
+    pieces = [frame[at : at + 1000] for at in range(0, len(frame), 1000)]
 
-    for at in range(0, len(frame), 1000):
-        bench.splitter.data_received(frame[at : at + 1000])
+    for piece in pieces[:-1]:
+        bench.splitter.data_received(piece)
+    # Joined again with each of them, a frame of many pieces would cost its square.
+    assert bench.splitter._pieces == pieces[:-1]
+    bench.splitter.data_received(pieces[-1])
 
     assert bench.lane.taken == [frame]
 
