@@ -43,7 +43,10 @@ _POLL_S: Final = 0.05
 # After a crash a queue may hand on what expired meanwhile before the next queue is there, and by default it tries again
 # after three minutes.
 _HAND_ON_AGAIN: Final = "-rabbit dead_letter_worker_publisher_confirm_timeout 10000"
-_EPMD_TIMEOUT_S: Final = 5.0
+# Erlang takes minutes to start on a very busy machine; whoever waits for it in vain sees the log before that.
+_START_TIMEOUT_S: Final = 180.0
+_CTL_TIMEOUT_S: Final = 180.0
+_EPMD_TIMEOUT_S: Final = 30.0
 _KILL_TIMEOUT_S: Final = 10.0
 _REPORTED_LOG_LINES: Final = 12
 _INSTALL_HINT: Final = (
@@ -126,7 +129,7 @@ class PrivateNode:
         """Whether the broker runs and answers AMQP."""
         return self.is_running and speaks_amqp(self.port)
 
-    def start(self, timeout_s: float = 60.0, *, detached: bool = False) -> None:
+    def start(self, timeout_s: float = _START_TIMEOUT_S, *, detached: bool = False) -> None:
         """Start the node and return once it answers AMQP. Running already is fine.
 
         Args:
@@ -175,7 +178,7 @@ class PrivateNode:
         for path in (self._pid_file, self._epmd_pid_file):
             path.unlink(missing_ok=True)
 
-    def restart(self, timeout_s: float = 60.0, *, detached: bool = False) -> None:
+    def restart(self, timeout_s: float = _START_TIMEOUT_S, *, detached: bool = False) -> None:
         """Stop the node in order and start it again on the same data.
 
         Raises:
@@ -184,7 +187,7 @@ class PrivateNode:
         self.stop()
         self.start(timeout_s, detached=detached)
 
-    def ctl(self, *args: str, timeout_s: float = 30.0) -> str:
+    def ctl(self, *args: str, timeout_s: float = _CTL_TIMEOUT_S) -> str:
         """Run `rabbitmqctl` against the node and return what it printed.
 
         Raises:

@@ -1,5 +1,6 @@
 """What a private broker has to know about this machine: which ports are free, who answers, which process is whose."""
 
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,16 +18,27 @@ _AMQP_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME: Final = b"\x01"
 # Linux shows each process here; elsewhere `ps` tells.
 _PROCESSES: Final = Path("/proc")
+# Below those that kernels give to outgoing connections, from 32768 by default on Linux and from 49152 elsewhere. One of
+# theirs may be taken between the question and the listening, and whoever calls a broker that is down again and again
+# on such a port in the end gets it as its own and is connected with itself: then the broker cannot come back.
+_PORTS: Final = range(16_384, 32_768)
+_TRIES: Final = 64
 
 
 def free_port(*, besides: Collection[int] = ()) -> int:
-    """Return a TCP port of the loopback interface that nobody listens on now, and that is none of these."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            port: int = probe.getsockname()[1]
-        if port not in besides:
+    """Return a TCP port of the loopback interface that nobody listens on now, by chance, of those for listeners.
+
+    Args:
+        besides: None of these.
+
+    Raises:
+        ConfigurationError: many were tried, and somebody listens on each.
+    """
+    for _ in range(_TRIES):
+        port = secrets.choice(_PORTS)
+        if port not in besides and _is_free(port):
             return port
+    raise ConfigurationError(f"{_TRIES} ports of {LOOPBACK} from {_PORTS[0]} to {_PORTS[-1]} are taken; free some")
 
 
 def accepts(port: int) -> bool:
@@ -87,3 +99,12 @@ def is_process(pid: int, mark: str) -> bool:
         check=False,
     )
     return mark in shown.stdout
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True

@@ -29,9 +29,11 @@ _QUIET_S: Final = 2.0
 _STALLED_S: Final = 30.0
 # Opening a letter takes a fraction of a millisecond: heartbeats and Ctrl-C must get their turn in between.
 _BREATH_EVERY: Final = 16
-# The broker takes its time to bring thousands of letters back; whoever looks next must find them all.
+# The broker takes its time to bring thousands of letters back; whoever looks next must find them all. It may also stand
+# still for a moment: only when it has told the same often, and for a while, no more come back.
 _RETURN_POLL_S: Final = 0.02
-_RETURN_STALLED_S: Final = 1.0
+_RETURN_STALLED_S: Final = 5.0
+_RETURN_ASKED_AGAIN: Final = 50
 
 
 class _Slice:
@@ -164,13 +166,13 @@ class DeadQueue:
     async def _returned(self, count: int) -> None:
         """Wait until the queue holds at least so many again, or until no more come back."""
         loop = asyncio.get_running_loop()
-        most, patience_s = -1, 0.0
+        most, patience_s, asked = -1, 0.0, 0
         while True:
             depth = await self._transport.depth(self._queue)
-            messages = 0 if depth is None else depth.messages
+            messages, asked = (0 if depth is None else depth.messages), asked + 1
             if messages > most:
-                most, patience_s = messages, loop.time() + _RETURN_STALLED_S
-            if messages >= count or loop.time() >= patience_s:
+                most, patience_s, asked = messages, loop.time() + _RETURN_STALLED_S, 0
+            if messages >= count or (loop.time() >= patience_s and asked >= _RETURN_ASKED_AGAIN):
                 return
             await asyncio.sleep(_RETURN_POLL_S)
 
@@ -208,6 +210,8 @@ class DeadQueue:
                 continue
             depth = await self._transport.depth(self._queue)
             if depth is None or not depth.messages:
+                # The answer may overtake letters that had left the queue before.
+                await _set_within(source.stirred, _QUIET_S / 4)
                 return bool(source.arrived)
             if loop.time() >= patience_s:
                 raise ConnectionLostError(

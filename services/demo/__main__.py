@@ -29,7 +29,7 @@ from services.demo.settings import DemoSettings
 from services.demo.stages import OPERATOR, open_stage
 from services.demo.wiretap import Wiretap
 
-_HTTP_TIMEOUT_S: Final = 10.0
+_HTTP_TIMEOUT_S: Final = 60.0
 _INTERRUPTED: Final = 130
 
 

@@ -36,7 +36,7 @@ class Audience:
         async def on_rejected(event: OrderRejected, _context: Context) -> None:
             self._hear(event)
 
-    async def hears(self, kind: type[Event], identity: UUID, *, timeout_s: float = 10.0) -> float:
+    async def hears(self, kind: type[Event], identity: UUID, *, timeout_s: float = 60.0) -> float:
         """Wait for an event about a user or an order; return when it was heard, by the monotonic clock.
 
         Raises:

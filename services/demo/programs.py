@@ -66,7 +66,7 @@ class Program:
             )
         self._guard = _start_guard(self._process.pid)
 
-    async def ready(self, timeout_s: float = 30.0) -> None:
+    async def ready(self, timeout_s: float = 90.0) -> None:
         """Wait until it is ready.
 
         Raises:

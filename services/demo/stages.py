@@ -42,7 +42,9 @@ OPERATOR: Final = "ops:demo"
 # Shorter than the service's own, so that four vain attempts take seconds.
 USERS_TIMEOUT_S: Final = 0.5
 _HOST: Final = "127.0.0.1"
-_READY_TIMEOUT_S: Final = 15.0
+_READY_TIMEOUT_S: Final = 60.0
+# What a visitor of the gateway waits for an answer at most.
+_GATEWAY_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.02
 
 
@@ -151,6 +153,8 @@ def _programs(settings: Settings, folder: Path, *, gateway_port: int) -> dict[st
             "USERS_DATABASE_URL": _database_url(folder, "users"),
             "ORDERS_DATABASE_URL": _database_url(folder, "orders"),
             "ORDERS_USERS_TIMEOUT_S": str(USERS_TIMEOUT_S),
+            "GATEWAY_REQUEST_TIMEOUT_S": str(_GATEWAY_TIMEOUT_S),
+            "GATEWAY_SEND_TIMEOUT_S": str(_GATEWAY_TIMEOUT_S),
             "GATEWAY_HOST": _HOST,
             "GATEWAY_PORT": str(gateway_port),
         }
@@ -227,7 +231,10 @@ async def _embedded(folder: Path) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def _served(service: Service, *, port: int) -> AsyncIterator[None]:
-    app = create_app(service, GatewaySettings(host=_HOST, port=port))
+    settings = GatewaySettings(
+        host=_HOST, port=port, request_timeout_s=_GATEWAY_TIMEOUT_S, send_timeout_s=_GATEWAY_TIMEOUT_S
+    )
+    app = create_app(service, settings)
     server = _QuietServer(uvicorn.Config(app, host=_HOST, port=port, log_config=None))
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve())

@@ -36,7 +36,7 @@ class Wiretap:
         await self._transport.declare(topology)
         await self._transport.consume(self._queue, self._copy, prefetch=16)
 
-    async def next(self, routing_key_prefix: str, *, timeout_s: float = 5.0) -> tuple[str, bytes]:
+    async def next(self, routing_key_prefix: str, *, timeout_s: float = 60.0) -> tuple[str, bytes]:
         """Return routing key and body of the next copy whose key begins so.
 
         Raises:

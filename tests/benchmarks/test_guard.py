@@ -54,6 +54,6 @@ def test_it_measures_records_and_barks_at_a_planted_slowdown(
     assert guard.main([*small, "--record"]) == 0
     recorded = json.loads(baseline.read_text())
     # Planted so large that no noise of this machine hides it, judged by a margin that none exceeds.
-    assert guard.main([*small, "--margin", "20", "--slow", "consume=10000"]) == 1
+    assert guard.main([*small, "--margin", "20", "--slow", "consume=40000"]) == 1
     assert "consume" in capsys.readouterr().out.partition("TOO SLOW")[0].splitlines()[-1]
     assert json.loads(baseline.read_text()) == recorded

@@ -96,7 +96,7 @@ def test_a_docker_that_cannot_run_is_none(project: Path) -> None:
 def test_starting_waits_until_the_broker_answers(project: Path, broker_port: int) -> None:
     compose = found(project)
 
-    compose.start(timeout_s=5.0)
+    compose.start(timeout_s=60.0)
 
     assert f"compose -f {compose.file} up -d rabbitmq" in calls_of(project / "programs", "docker")
     assert compose.is_ready

@@ -15,13 +15,17 @@ from messaging.cli import broker_node
 from messaging.cli.broker_node import PrivateNode, find_server_folder, free_port
 from messaging.errors import ConfigurationError
 from tests.support.programs import write_program
+from tests.support.waiting import LIMIT_S
 
 START_DETACHED = """
 import sys
 from pathlib import Path
+from messaging.cli import broker_node
 from messaging.cli.broker_node import PrivateNode
 node = PrivateNode(Path(sys.argv[1]), port=int(sys.argv[2]), name="twin")
-node.start(detached=sys.argv[3] == "detached")
+if sys.argv[3] == "never ready":
+    broker_node.speaks_amqp = lambda port: False
+node.start(detached=sys.argv[3] != "attached")
 print(node.pid, flush=True)
 sys.stdin.read()
 """
@@ -42,7 +46,7 @@ def listeners_of(pid: int) -> set[str]:
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
 
 
-def until(holds: Callable[[], bool], *, timeout_s: float = 15.0) -> bool:
+def until(holds: Callable[[], bool], *, timeout_s: float = LIMIT_S) -> bool:
     deadline = time.monotonic() + timeout_s
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -170,7 +174,7 @@ def test_a_node_that_cannot_start_shows_its_log_and_leaves_nothing(tmp_path: Pat
 
 @pytest.mark.broker
 def test_a_node_whose_parent_is_killed_while_it_starts_ends_too(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", START_DETACHED, str(tmp_path), str(free_port()), "detached"]
+    command = [sys.executable, "-c", START_DETACHED, str(tmp_path), str(free_port()), "never ready"]
     found: PrivateNode | None = None
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         # Erlang writes its process id long before the broker is ready.

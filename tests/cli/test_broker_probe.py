@@ -41,24 +41,28 @@ def test_a_free_port_can_be_bound() -> None:
     require_free(free_port())
 
 
+def test_a_free_port_is_none_that_an_outgoing_connection_may_get() -> None:
+    ranges = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    lowest = int(ranges.read_text().split()[0]) if ranges.exists() else 49_152
+
+    assert {port for port in (free_port() for _ in range(50)) if not 1024 < port < max(lowest, 32_768)} == set()
+
+
 def test_a_free_port_is_none_of_those_that_are_spoken_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = iter([5_001, 5_002, 5_003])
+    wanted = free_port()
+    monkeypatch.setattr(broker_probe, "_PORTS", range(wanted, wanted + 1))
 
-    class Probe:
-        def __enter__(self) -> "Probe":
-            self._port = next(given)
-            return self
+    assert free_port() == wanted
+    with pytest.raises(ConfigurationError, match="are taken"):
+        free_port(besides={wanted})
 
-        def __exit__(self, *_: object) -> None: ...
 
-        def bind(self, _address: object) -> None: ...
+def test_where_every_port_is_taken_it_says_so(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = listener.getsockname()[1]
+    monkeypatch.setattr(broker_probe, "_PORTS", range(taken, taken + 1))
 
-        def getsockname(self) -> tuple[str, int]:
-            return "127.0.0.1", self._port
-
-    monkeypatch.setattr("messaging.cli.broker_probe.socket.socket", Probe)
-
-    assert free_port(besides={5_001, 5_002}) == 5_003
+    with pytest.raises(ConfigurationError, match=f"from {taken} to {taken} are taken"):
+        free_port()
 
 
 def test_a_port_somebody_listens_on_is_taken(listener: socket.socket) -> None:

@@ -98,7 +98,7 @@ def test_policies_at_a_broker(managed: Installation, managed_node: ManagedNode) 
         return all(words in said for words in expected)
 
     # The API's numbers are some seconds old, and not all of one moment.
-    until(are_told, what="the API sees the policy", timeout_s=40.0)
+    until(are_told, what="the API sees the policy")
     result = managed.call("doctor")
 
     assert result.exit_code == 2

@@ -13,7 +13,7 @@ from messaging.cli.topology_compare import Comparison
 from messaging.core.topology import Names, Subscriptions, Topology
 from messaging.core.topology_plan import TYPE, Difference, Existing, Plan, Step, Todo, plan_topology
 from tests.support.dead_shop import PlaceOrder
-from tests.support.installation import Installation
+from tests.support.installation import Installation, until
 from tests.support.managed import ManagedNode
 
 NAMES = Names("shopping")
@@ -182,8 +182,14 @@ class TestPlanted:
 
         asyncio.run(on_channel(managed, kill))
 
-        found = checks(managed, "--dead-age", "0s")
-        assert found["shop consumers"][0]["state"] == "fail"
-        assert found["shop dead letters"][0]["words"] == "1 message"
-        assert found["shop dead letter age"][0]["state"] == "warn"
+        def are_told() -> bool:
+            found = checks(managed, "--dead-age", "0s")
+            return (
+                found["shop consumers"][0]["state"] == "fail"
+                and found["shop dead letters"][0]["words"] == "1 message"
+                and found["shop dead letter age"][0]["state"] == "warn"
+            )
+
+        # What was put there, and what was given back, counts a moment later.
+        until(are_told, what="the command and the dead letter are told")
         assert checks(managed, "--dead-age", "1h")["shop dead letter age"][0]["state"] == "ok"

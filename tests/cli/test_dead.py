@@ -272,7 +272,7 @@ class TestAtATerminal:
         bury(shop, *(f"{number}" for number in range(40)))
         (shop.folder / "mended").touch()
 
-        terminal = Terminal(shop, "dead", "replay", "shop", "--reason", "x", "--yes", "--rate", "10")
+        terminal = Terminal(shop, "dead", "replay", "shop", "--reason", "x", "--yes", "--rate", "2")
         terminal.wait_for("3 replayed")
         terminal.process.send_signal(signal.SIGINT)
 

@@ -61,7 +61,7 @@ class TestOnARealBroker:
         payload = f'{{"order_id": "{ORDER}", "total_cents": 5}}'
         command = ("send", "shop.place_order", payload, "--from", "shop:shop", "--as", "dev")
 
-        without = running.call(*command, "--at", "+1s")
+        without = running.call(*command, "--at", "+1h")
         applied = running.call("topology", "apply", "--delays", "shop:shop")
         with_them = running.call(*command, "--at", "+1h")
 

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from messaging import MessagingError, Service
+from messaging import MessagingError, RequestTimeoutError, Service
 from messaging.cli.broker_node import PrivateNode
 from messaging.operators import open_operator
 from services.orders.contract import GetOrder, OrderNotFound, PlaceOrder
@@ -46,7 +46,7 @@ class Customer:
 async def is_registered(service: Service, user_id: UUID) -> bool:
     try:
         return (await service.request(GetUser(user_id=user_id))).user_id == user_id
-    except UserNotFound:
+    except (UserNotFound, RequestTimeoutError):
         return False
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from pydantic import BaseModel
 
-from messaging import RemoteError, Request, Settings
+from messaging import RemoteError, Request, RequestTimeoutError, Settings
 from messaging.ambient import real_ambient
 from messaging.core.topology import Subscriptions
 from messaging.operators import Operator, open_operator
@@ -34,7 +34,9 @@ FAILURE_QUEUES = ("dead", "refused", "quarantine")
 
 
 def handled_by(program: Program) -> int:
-    lines = [json.loads(line) for line in program.log_file.read_text().splitlines() if line.startswith("{")]
+    # What has no end yet is being written, or was when its writer was killed.
+    whole, _, _ = program.log_file.read_text().rpartition("\n")
+    lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
     return sum(line["event"] == "delivery.handled" and line["kind"] == "command" for line in lines)
 
 
@@ -55,20 +57,22 @@ async def test_killing_one_of_two_workers_loses_none_of_1000_commands(landscape:
         async def is_registered() -> bool:
             try:
                 return (await sender.request(GetUser(user_id=user_id))).user_id == user_id
-            except UserNotFound:
+            except (UserNotFound, RequestTimeoutError):
                 return False
 
         await eventually(is_registered, what="the user was registered")
-        await sender.send_many(
+        commands = [
             PlaceOrder(order_id=uuid4(), user_id=user_id, item="Darjeeling", total_cents=number + 1)
             for number in range(COMMANDS)
-        )
-        await eventually(lambda: len(landscape.placed_orders()) >= COMMANDS // 20, 60.0, what="work was under way")
+        ]
+        await sender.send_many(commands[: COMMANDS // 2])
+        await eventually(lambda: max(map(handled_by, workers)) >= COMMANDS // 20, what="work was under way")
         # SQLite does not share its writer lock fairly: one of the two may have done all the work so far.
         victim, survivor = sorted(workers, key=handled_by, reverse=True)
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
-        placed_at_kill = len(landscape.placed_orders())
+        # Only now: however long this process may have slept, there is work left for the survivor.
+        await sender.send_many(commands[COMMANDS // 2 :])
 
         await eventually(
             lambda: len(landscape.placed_orders()) == COMMANDS,
@@ -77,17 +81,25 @@ async def test_killing_one_of_two_workers_loses_none_of_1000_commands(landscape:
         )
 
         async def all_counted() -> bool:
-            return (await sender.request(GetUser(user_id=user_id))).orders_placed == COMMANDS
+            try:
+                return (await sender.request(GetUser(user_id=user_id))).orders_placed == COMMANDS
+            except RequestTimeoutError:
+                return False
 
-        await eventually(all_counted, 30.0, what="users had heard of every order")
-        assert placed_at_kill < COMMANDS, "the kill came too late to show anything"
+        async def none_waits() -> bool:
+            return await depths(operator, "orders", ("commands",)) == {"commands": 0}
+
+        await eventually(all_counted, what="users had heard of every order")
+        # What is committed is acknowledged and logged a moment later, and what the victim held comes again.
+        await eventually(none_waits, what="nothing waits")
+        await eventually(
+            lambda: handled_by(victim) + handled_by(survivor) >= COMMANDS - PREFETCH, what="the logs tell of all work"
+        )
         assert handled_by(victim) > 0
         assert handled_by(survivor) > 0
-        assert handled_by(victim) + handled_by(survivor) >= COMMANDS - PREFETCH
         assert await depths(operator, "orders", FAILURE_QUEUES) == dict.fromkeys(FAILURE_QUEUES, 0)
         assert await depths(operator, "users", FAILURE_QUEUES) == dict.fromkeys(FAILURE_QUEUES, 0)
-        assert await depths(operator, "orders", ("commands",)) == {"commands": 0}
-    await survivor.ready(timeout_s=5.0)
+    await survivor.ready()
 
 
 KILLER = """
@@ -157,11 +169,11 @@ async def test_a_request_that_kills_its_worker_kills_two_and_its_caller_is_told(
             return depth is not None and depth.consumers > 0
 
         try:
-            await eventually(is_fed, 30.0, what="the worker consumes")
+            await eventually(is_fed, what="the worker consumes")
             with pytest.raises(RemoteError, match="twice"):
-                await operator.request(Ask(number=0), timeout_s=60.0)
+                await operator.request(Ask(number=0), timeout_s=120.0)
             told_after = deaths
-            answer = await operator.request(Ask(number=7), timeout_s=30.0)
+            answer = await operator.request(Ask(number=7), timeout_s=60.0)
         finally:
             is_over.set()
             await keeping

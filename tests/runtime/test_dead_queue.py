@@ -1,5 +1,6 @@
 """A pass over a dead-letter queue, in slices: what it sees, what it holds, and what goes back."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -178,6 +179,53 @@ async def test_letters_that_somebody_else_has_taken_meanwhile_are_not_waited_for
 
         assert len([found async for found in queue.letters()]) == 3
         await queue.aclose()
+
+
+async def test_letters_that_are_overtaken_by_the_depth_of_the_queue_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_queue, "_QUIET_S", 0.1)
+    async with Dead(1) as dead:
+        consume, late = dead.transport.consume, list[Delivery]()
+        seen = asyncio.Event()
+
+        async def held_back(queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
+            async def bring() -> None:
+                await seen.wait()
+                on_delivery(late.pop())
+
+            bringing.append(asyncio.create_task(bring()))
+            return await consume(queue, late.append, prefetch=prefetch)
+
+        async def emptied(_: str) -> QueueDepth:
+            seen.set()
+            return QueueDepth(messages=0, consumers=1)
+
+        bringing: list[asyncio.Task[None]] = []
+        dead.transport.consume = held_back  # type: ignore[method-assign, assignment]
+        dead.transport.depth = emptied  # type: ignore[method-assign, assignment]
+        queue = DeadQueue(dead.transport, QUEUE, depth=1, read=read)
+
+        assert len([found async for found in queue.letters()]) == 1
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_a_broker_that_stands_still_while_letters_go_back_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, returns: bool
+) -> None:
+    monkeypatch.setattr(dead_queue, "_RETURN_STALLED_S", 0.0)
+    monkeypatch.setattr(dead_queue, "_RETURN_POLL_S", 0.0)
+    asked = 0
+    async with Dead(3) as dead:
+
+        async def stalled(_: str) -> QueueDepth:
+            nonlocal asked
+            asked += 1
+            return QueueDepth(messages=3 if returns and asked > 30 else 0, consumers=0)
+
+        async with dead.reading() as queue:
+            assert len([found async for found in queue.letters()]) == 3
+            dead.transport.depth = stalled  # type: ignore[method-assign, assignment]
+
+    assert asked == (31 if returns else 51)
 
 
 async def test_a_broker_that_brings_nothing_of_what_it_has_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from messaging.security import suite
 from messaging.security.development import identity_entry
 from messaging.security.header import Address
 from messaging.security.keyring import Keyring
+from messaging.security.open import Opener
 from messaging.security.outer import Parts, join_parts, split_parts
 from tests.support.realm import EVERY_KIND, START_MS, Realm, alter_header, resign
 
@@ -219,17 +220,25 @@ def bombs(realm: Realm) -> Iterator[tuple[str, bytes]]:
 def test_bombs_are_refused_in_no_time_and_without_memory(realm: Realm) -> None:
     opener = realm.opener("orders")
     for name, raw in bombs(realm):
-        gc.collect()
-        tracemalloc.start()
-        began = time.process_time()
-        with pytest.raises(MalformedError):
-            opener.verify(raw, kinds=EVERY_KIND)
-        took = time.process_time() - began
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
+        # The least of some: other threads allocate too, and a busy machine charges us for its own work.
+        costs = [cost_of_refusal(opener, raw) for _ in range(5)]
+
         # Parts up to their limits are copied, nothing more; 50 ms of our own time leaves room for the tracing.
-        assert peak < 300_000, name
-        assert took < 0.05, name
+        assert min(peak for peak, _ in costs) < 300_000, name
+        assert min(took_s for _, took_s in costs) < 0.05, name
+
+
+def cost_of_refusal(opener: Opener, raw: bytes) -> tuple[int, float]:
+    """Return the most memory that it took, and our own CPU seconds."""
+    gc.collect()
+    tracemalloc.start()
+    began_s = time.thread_time()
+    with pytest.raises(MalformedError):
+        opener.verify(raw, kinds=EVERY_KIND)
+    took_s = time.thread_time() - began_s
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak, took_s
 
 
 def test_a_key_block_bomb_of_its_own_sender_is_bounded_too(realm: Realm) -> None:

@@ -28,7 +28,7 @@ from messaging.security.trust import BUNDLE_FILE, open_trust
 from messaging.transports.memory import MemoryBroker
 from tests.support.installation import ROOT
 from tests.support.trusting import Trusting, keyring_of
-from tests.support.waiting import eventually, holds
+from tests.support.waiting import LIMIT_S, eventually, holds
 
 POLL_S = 0.2
 PASSPHRASE = "correct horse"
@@ -104,7 +104,7 @@ class Stolen:
             [sys.executable, "-m", "messaging", *arguments, "--trust", str(self.folder)],
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
             check=True,
-            timeout=30,
+            timeout=LIMIT_S,
             stdout=subprocess.DEVNULL,
         )
 
@@ -137,13 +137,16 @@ async def stolen(tmp_path: Path) -> AsyncIterator[Stolen]:
 
 
 async def revoke(stolen: Stolen, reason: str) -> None:
-    """Revoke the client's signing key and sign, as an operator does, then wait for one poll."""
+    """Revoke the client's signing key and sign, as an operator does, then wait until the service has read it."""
     kid = stolen.trusting.keyrings["alpha"].signing[0].kid.hex()
     words = str(stolen.folder.parent / "words")
     await asyncio.to_thread(stolen.call, "trust", "revoke", kid, "--reason", reason)
     root = str(stolen.folder.parent / "one.root")
     await asyncio.to_thread(stolen.call, "trust", "sign", "--root", root, "--passphrase-file", words, "--yes")
-    await asyncio.sleep(POLL_S + 0.05)
+    assert stolen.service is not None
+    parts, version = stolen.service._parts, stolen.trusting.folder.content()["version"]
+    assert parts is not None
+    await eventually(lambda: parts.trust.current.version == version, what="the service has read the new bundle")
 
 
 async def test_nothing_that_it_signed_runs_not_even_under_a_root_that_was_proven_before(stolen: Stolen) -> None:

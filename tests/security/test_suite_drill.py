@@ -23,6 +23,7 @@ async def test_every_message_runs_once_in_every_step(tmp_path: Path) -> None:
         alone = await drill.list_while_flowing((2,), SHARE)
         retired = [await drill.step_while_flowing(identity, SHARE) for identity in drill.identities]
 
+        await drill.quiet()
         assert drill.handled.keys() == drill.sent
         assert set(drill.handled.values()) == {1}
         assert await drill.refused() == {}

@@ -134,7 +134,7 @@ class Drill:
             for _ in range(WINDOW):
                 group.create_task(lane())
         try:
-            await eventually(lambda: self.handled.keys() == self.sent, 30.0, what=self._missing)
+            await eventually(lambda: self.handled.keys() == self.sent, what=self._missing)
         except AssertionError as error:
             raise AssertionError(f"{error}; queues: {await self.refused()}; {self._states()}") from error
 
@@ -173,7 +173,10 @@ class Drill:
         On a busy machine a connection may be lost, and what was not acknowledged comes again. Were the clock to jump
         meanwhile, such a copy would expire and be buried.
         """
-        await eventually(self._is_quiet, 30.0, what="nothing is under way")
+        # More than once: what has just left a queue is not at work yet.
+        for _ in range(3):
+            await eventually(self._is_quiet, what="nothing is under way")
+            await asyncio.sleep(0.01)
 
     async def refused(self) -> dict[str, int]:
         """Return what lies in queues where nothing should be."""

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ __all__ = ["Graveyard", "Moved", "Place", "Replayed", "open_graveyard"]
 OPERATOR: Final = "ops:dev"
 SUBSCRIBERS: Final = ("shop", "billing", "mail")
 _BATCH: Final = 500
+_LOOKS: Final = 3
+_BETWEEN_LOOKS_S: Final = 0.05
 
 
 class Place(Command, name="shop.place"):
@@ -163,6 +165,30 @@ class Graveyard:
             exchange = self.operator.names.undeliverable_exchange("shop")
             await channel.basic_publish(body, exchange=exchange, routing_key="")
 
+    async def ran(self, numbers: Iterable[int], service: str = "shop") -> None:
+        """Wait until each of these messages, and nothing else, has taken effect exactly once, and nothing is to do.
+
+        What was delivered is neither in the queue nor at work for a moment, so an idle service alone tells too little.
+        """
+        wanted, found = Counter(numbers), Counter[int]()
+
+        async def is_all() -> bool:
+            nonlocal found
+            found = await self.effects(service)
+            return found >= wanted
+
+        await eventually(is_all, what=lambda: f"the effects of {service}, which lack {wanted - found}")
+        await self.settled(service)
+        assert await self.effects(service) == wanted
+
+    async def until_depth(self, service: str, part: str, count: int) -> None:
+        """Wait until so many messages wait in a queue: what comes back to it counts a moment later."""
+
+        async def is_reached() -> bool:
+            return await self.depth(service, part) == count
+
+        await eventually(is_reached, what=f"{count} messages in {part} of {service}")
+
     async def settled(self, service: str = "shop", *, timeout_s: float = 60.0) -> None:
         """Wait until the service has nothing to do."""
 
@@ -170,8 +196,11 @@ class Graveyard:
             waiting = [await self.depth(service, part) for part in ("commands", "events")]
             return not any(waiting)
 
-        await eventually(is_idle, timeout_s, what=f"{service} had done its work")
-        await self.services[service].settled(timeout_s)
+        # More than once: what has just left the queue is not at work yet.
+        for _ in range(_LOOKS):
+            await eventually(is_idle, timeout_s, what=f"{service} had done its work")
+            await self.services[service].settled(timeout_s)
+            await asyncio.sleep(_BETWEEN_LOOKS_S)
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from messaging.cli.app import app
 from messaging.core.topology import Subscriptions
 from messaging.security.development_files import Contract, init_development
 from tests.support.guarded import guarded
+from tests.support.waiting import LIMIT_S
 
 __all__ = ["ROOT", "SHOP", "Installation", "ask", "until"]
 
@@ -136,7 +137,7 @@ class Installation:
     def run(
         self, *arguments: str, changes: Mapping[str, str] | None = None, said: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run the real program to its end, within half a minute."""
+        """Run the real program to its end, within a minute."""
         return subprocess.run(
             guarded(sys.executable, "-m", "messaging", *arguments),
             cwd=self.folder,
@@ -144,7 +145,7 @@ class Installation:
             text=True,
             capture_output=True,
             input=said,
-            timeout=30,
+            timeout=LIMIT_S,
             check=False,
         )
 

@@ -19,6 +19,7 @@ from services.demo.settings import environment_with
 from services.gateway import gateway
 from services.orders import orders
 from services.users import users
+from tests.support.waiting import LIMIT_S
 
 __all__ = ["OPERATOR", "Landscape", "open_landscape"]
 
@@ -80,7 +81,7 @@ class Landscape:
 
     def client(self) -> httpx.AsyncClient:
         """Return an HTTP client of the gateway."""
-        return httpx.AsyncClient(base_url=self.base_url, timeout=15.0, trust_env=False)
+        return httpx.AsyncClient(base_url=self.base_url, timeout=LIMIT_S, trust_env=False)
 
     def sender(self) -> Service:
         """Return the gateway's service without its HTTP face, to be used in this process."""
@@ -106,6 +107,9 @@ class Landscape:
             "MESSAGING_NAMESPACE": self.settings.namespace,
             "USERS_DATABASE_URL": f"sqlite:///{self.folder / 'users.db'}",
             "ORDERS_DATABASE_URL": f"sqlite:///{self.folder / 'orders.db'}",
+            # Longer than a machine that stands still for some seconds.
+            "GATEWAY_REQUEST_TIMEOUT_S": "30",
+            "GATEWAY_SEND_TIMEOUT_S": "30",
             "GATEWAY_HOST": _HOST,
             "GATEWAY_PORT": str(self.gateway_port),
         }

@@ -67,7 +67,8 @@ class SuiteDrill(Drill):
 
     async def list_while_flowing(self, suites: Sequence[int], share: int) -> Counter[int]:
         """Put another list of suites in force; returns how many messages were sealed in which meanwhile."""
-        # Nothing is under way now, so the wait for the step's earliest time may be cut short.
+        # Nothing is under way then, so the wait for the step's earliest time may be cut short.
+        await self.quiet()
         self.clock.jump_to(earliest_ms(self.trusting.folder.history(), suites))
         before = self.counting.suites.copy()
 

@@ -17,14 +17,14 @@ from messaging.security.development_files import Contract, init_development
 from services.demo.settings import environment_with
 from services.gateway import gateway
 from tests.support.guarded import guarded
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_S, eventually
 
 COMMAND = [sys.executable, "-m", "services.gateway"]
 
 
 def run(variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        COMMAND, env=environment_with(variables), capture_output=True, text=True, timeout=30, check=False
+        COMMAND, env=environment_with(variables), capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
 
 
@@ -88,7 +88,8 @@ async def test_without_a_broker_it_serves_and_says_so(tmp_path: Path) -> None:
         *guarded(*COMMAND), env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        base_url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=base_url, timeout=LIMIT_S, trust_env=False) as client:
 
             async def is_up() -> bool:
                 try:
@@ -96,12 +97,12 @@ async def test_without_a_broker_it_serves_and_says_so(tmp_path: Path) -> None:
                 except httpx.TransportError:
                     return False
 
-            await eventually(is_up, 20.0, what="the gateway answers")
+            await eventually(is_up, what="the gateway answers")
             ready = await client.get("/readyz")
             answer = await client.post("/users", json={"name": "Ada", "email": "ada@example.org"})
     finally:
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             await process.wait()
 
     assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
@@ -112,7 +113,7 @@ async def test_without_a_broker_it_serves_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["services.users", "services.orders"])
 def test_the_others_are_run_by_the_command_line(option: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", option, "--help"], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", option, "--help"], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
 
     assert done.returncode == 0

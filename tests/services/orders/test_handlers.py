@@ -33,7 +33,13 @@ WHOLE_LADDER_S = 800.0
 
 @pytest.fixture
 def orders(tmp_path: Path) -> Service:
-    return create(own=OrdersSettings(database_url=f"sqlite:///{tmp_path / 'orders.db'}", users_timeout_s=0.05))
+    # Real seconds: no test of these waits for an answer that does not come.
+    return create(own=OrdersSettings(database_url=f"sqlite:///{tmp_path / 'orders.db'}", users_timeout_s=30.0))
+
+
+@pytest.fixture
+def hasty_orders(tmp_path: Path) -> Service:
+    return create(own=OrdersSettings(database_url=f"sqlite:///{tmp_path / 'hasty.db'}", users_timeout_s=0.05))
 
 
 @pytest.fixture
@@ -212,7 +218,7 @@ async def test_trouble_of_the_users_service_is_waited_out(orders: Service, users
         assert h.dead("orders") == []
 
 
-async def test_answers_that_come_too_late_are_waited_for(orders: Service, gateway: Service) -> None:
+async def test_answers_that_come_too_late_are_waited_for(hasty_orders: Service, gateway: Service) -> None:
     slow = Service("users")
 
     @slow.on_request(GetUser)
@@ -221,7 +227,7 @@ async def test_answers_that_come_too_late_are_waited_for(orders: Service, gatewa
         await asyncio.sleep(0.1)
         raise UserNotFound(user_id=request.user_id)
 
-    async with Harness(orders, slow, gateway) as h:
+    async with Harness(hasty_orders, slow, gateway) as h:
         order = tea(uuid4())
         await h.send(order, sender="gateway")
         await h.advance(WHOLE_LADDER_S)
@@ -247,7 +253,7 @@ async def test_a_users_service_that_never_ran_is_waited_for(orders: Service, gat
 
 @pytest.mark.postgres
 async def test_on_postgresql_rows_inbox_and_outbox_are_one_transaction_too(postgres_url: str, gateway: Service) -> None:
-    orders = create(own=OrdersSettings(database_url=postgres_url, users_timeout_s=5.0))
+    orders = create(own=OrdersSettings(database_url=postgres_url, users_timeout_s=30.0))
     users = create_users(own=UsersSettings(database_url=postgres_url))
 
     async with Harness(orders, users, gateway) as h:
