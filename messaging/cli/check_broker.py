@@ -1,6 +1,6 @@
 """Looks at the broker: reachable, which version, does it take us, are the queues there, fed and empty of trouble."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, Protocol
 
 from messaging.assembly import tls_of
@@ -31,7 +31,7 @@ class Depths(Protocol):
         """Return what waits in a queue, or None when there is no such queue."""
 
 
-async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
+async def check_broker(settings: Settings) -> AsyncGenerator[Finding, None]:
     """Yield whether the broker's nodes answer, which version they are, and whether the broker takes our user."""
     reachable = False
     for url in settings.broker_urls:

@@ -1,6 +1,7 @@
 """What `doctor` finds at the broker: told by fakes where a real one would have to be broken first."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pamqp.commands
 import pamqp.frame
@@ -99,7 +100,8 @@ class TestTheBroker:
     async def test_an_untested_version_is_a_warning(self, version: str) -> None:
         start = pamqp.commands.Connection.Start(server_properties={"product": "RabbitMQ", "version": version})
         async with listening(saying(pamqp.frame.marshal(start, 0))) as url:
-            first = await anext(check_broker(Settings(broker_url=url)))
+            async with aclosing(check_broker(Settings(broker_url=url))) as found:
+                first = await anext(found)
 
         assert first.state is State.WARN
         assert version in first.words
