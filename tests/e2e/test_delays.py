@@ -21,7 +21,7 @@ from tests.support.broker import start_node
 from tests.support.shop import PlaceOrder
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 COUNT = 40
 

@@ -20,7 +20,7 @@ from messaging.errors import RequestTimeoutError, UnroutableError
 from tests.support.shop import GetOrder, OrderPlaced, OrderView, PlaceOrder
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 LINK_S: Final = 60.0
 PROBE_S: Final = 0.2

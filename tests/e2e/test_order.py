@@ -23,7 +23,7 @@ from tests.support.bookkeeping import PARTITIONS, Enter, books
 from tests.support.broker import Broker
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 KEYS = 50
 COMMANDS = 2_000

@@ -21,7 +21,7 @@ from tests.support.graveyard import OPERATOR, Graveyard, Moved, open_graveyard
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
 REPLAY_STEPS = [Step.BEFORE_REPLAY, Step.AFTER_REPLAY, Step.AFTER_LETTER, Step.BEFORE_RETURN]
 WINDOW = 32

@@ -10,7 +10,7 @@ from tests.support.suite_drill import SuiteDrill
 SHARE = 160
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_every_message_runs_once_in_every_step(tmp_path: Path) -> None:
     async with SuiteDrill(tmp_path, "memory://") as drill:
         for identity in drill.identities:
