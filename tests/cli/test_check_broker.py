@@ -99,9 +99,11 @@ class TestTheBroker:
     @pytest.mark.parametrize("version", ["3.9.1", "5.0.0", "mine"])
     async def test_an_untested_version_is_a_warning(self, version: str) -> None:
         start = pamqp.commands.Connection.Start(server_properties={"product": "RabbitMQ", "version": version})
-        async with listening(saying(pamqp.frame.marshal(start, 0))) as url:
-            async with aclosing(check_broker(Settings(broker_url=url))) as found:
-                first = await anext(found)
+        async with (
+            listening(saying(pamqp.frame.marshal(start, 0))) as url,
+            aclosing(check_broker(Settings(broker_url=url))) as found,
+        ):
+            first = await anext(found)
 
         assert first.state is State.WARN
         assert version in first.words
