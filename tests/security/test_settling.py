@@ -405,6 +405,30 @@ def test_a_sender_may_what_every_bundle_allows_and_nothing_else(policies: list[P
             )
 
 
+@pytest.mark.parametrize(
+    ("newer", "older", "common"),
+    [
+        ("orders.place", "orders.*", ["orders.place"]),
+        ("orders.*", "orders.place", ["orders.place"]),
+        ("orders.place", "orders.cancel", []),
+    ],
+)
+def test_of_two_patterns_the_narrower_remains_and_of_strangers_neither(
+    newer: str, older: str, common: list[str]
+) -> None:
+    rules = [Rule(sender="users", kind=Kind.COMMAND, name=name, to="orders") for name in (newer, older)]
+    grants = [ReplayGrant(operator="ops:alice", name=name, to="orders", force=False) for name in (newer, older)]
+    bundles = [
+        replace(_BUNDLE, policy=Policy(rules=(rule,), replay=(grant,)))
+        for rule, grant in zip(rules, grants, strict=True)
+    ]
+
+    view = settled(bundles[0], bundles[1:], now_ms=START_MS).policy
+
+    assert [rule.name for rule in view.rules] == common
+    assert [grant.name for grant in view.replay] == common
+
+
 def test_what_was_cached_under_the_view_is_not_used_after_it(realm: Realm) -> None:
     grow(realm, allow)
     store = realm.stores["billing"]

@@ -254,7 +254,7 @@ def test_no_control_character_of_a_dead_letter_leaves(memory_shop: Desk, exhibit
         desk.made.call("dead", "groups"),
         desk.made.call("dead", "show", records[0]["id"]),
         desk.made.call("dead", "show", records[0]["id"], "--json"),
-        desk.made.call("dead", "replay", "shop", "--reason", hostile, "--dry-run"),
+        desk.made.call("dead", "replay", "shop", "--reason", f"why: {hostile}", "--dry-run"),
         desk.made.call("dead", "discard", "shop", "--reason", "gone", "--yes"),
     ]
 
