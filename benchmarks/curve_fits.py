@@ -26,7 +26,7 @@ class Fit:
     Attributes:
         start: Value at 0.
         slope: Growth for each unit.
-        deviation: Largest distance of a point from the line, as a share of the line.
+        deviation: Largest distance of a point from the line, as a share of the point.
         worst_x: Where that is.
     """
 
@@ -99,10 +99,11 @@ def sentence(name: str, fit: Fit, *, unit: str, of: str) -> str:
     Args:
         name: Of the series.
         fit: Its line.
-        unit: Of its values, such as µs.
+        unit: Of its values, such as µs; empty where the series' name has it.
         of: What grows, such as byte.
     """
-    line = f"{_shown(fit.start)} {unit} + {_shown(fit.slope)} {unit} for each {of}"
+    sign, suffix = "-" if fit.slope < 0 else "+", unit and f" {unit}"
+    line = f"{_shown(fit.start)}{suffix} {sign} {_shown(abs(fit.slope))}{suffix} for each {of}"
     if fit.deviation <= STRAIGHT:
         return f"{name}: a straight line, {line} (no point further off than {fit.deviation:.0%})."
     return f"{name}: not a straight line: {line} misses by {fit.deviation:.0%} at {_shown(fit.worst_x)}."

@@ -23,7 +23,9 @@ REASONS: Final[Mapping[str, str]] = {
     "services": (
         "A message needs the keys of its sender and receivers alone, found by name: the number of services is in the "
         "start, where the bundle is read and checked, and in memory. The rules are those of a production, a few for "
-        "each service; in bundles of development keys they grow with the square of the services (docs/scaling.md)."
+        "each service; in bundles of development keys they grow with the square of the services (docs/scaling.md). "
+        "What a message costs goes up and down without an order: short runs, each a process of its own, differ by that "
+        "much, and what lies off a line here is their noise."
     ),
     "workers": (
         "Not a straight line where cores are few: the workers share them with the broker, which pays as much for a "

@@ -63,16 +63,22 @@ class GetOrder(Request[OrderView], name="orders.get_order"):
 
 
 class SignatureCount:
-    """Counts the signatures of this process and what they cover."""
+    """Counts the signatures of this process and what they cover, between the edges of its measured stretch."""
 
     def __init__(self) -> None:
         self.signatures = 0
         self.messages = 0
+        self._edges: list[tuple[int, int]] = []
+
+    def at_edge(self) -> None:
+        """Note the begin of the stretch, or its end."""
+        self._edges.append((self.signatures, self.messages))
 
     @property
     def mean_batch(self) -> float:
-        """Messages for each signature."""
-        return self.messages / max(1, self.signatures)
+        """Messages for each signature within the stretch: what is sent one at a time has one each."""
+        (signatures_before, messages_before), (signatures, messages) = self._edges
+        return (messages - messages_before) / max(1, signatures - signatures_before)
 
     @contextmanager
     def counting(self) -> Iterator["SignatureCount"]:
@@ -88,10 +94,13 @@ class SignatureCount:
             yield self
 
 
-def described(settings: Settings, count: SignatureCount | None = None) -> str:
+def described(options: Options, settings: Settings, count: SignatureCount | None = None) -> str:
     """Return what was set, and how many messages one signature covered."""
     cap = getattr(settings, "signature_batch_max", None)
-    batches = "" if count is None else f", {count.mean_batch:.1f} messages for each signature in this run"
+    covered = (
+        "" if count is None else f"{count.mean_batch:.1f} messages for each signature with {options.window} in flight"
+    )
+    batches = covered and f", {covered}"
     return (
         "Service.send in asyncio tasks, prefetch = the window, in-memory inbox, keys from files, log level warning, "
         f"all else default; signature_batch_max {'auto' if cap is None else cap}{batches}"
@@ -129,8 +138,8 @@ async def publish(options: Options) -> None:
             async def send(number: int) -> None:
                 await service.send(commands[number % len(commands)])
 
-            found = await drive(send, options)
-    report(found, settings=described(settings, count), used=versions(*USED))
+            found = await drive(send, options, at_edge=count.at_edge)
+    report(found, settings=described(options, settings, count), used=versions(*USED))
 
 
 async def consume(options: Options) -> None:
@@ -145,7 +154,7 @@ async def consume(options: Options) -> None:
 
     async with service:
         await done.wait()
-    report({"windowed": countdown.found}, settings=described(settings), used=versions(*USED))
+    report({"windowed": countdown.found}, settings=described(options, settings), used=versions(*USED))
 
 
 async def serve(options: Options) -> None:
@@ -172,8 +181,8 @@ async def request(options: Options) -> None:
             async def ask(number: int) -> None:
                 await service.request(GetOrder(order_id=UUID(int=number)))
 
-            found = await drive(ask, options)
-    report(found, settings=described(settings, count), used=versions(*USED))
+            found = await drive(ask, options, at_edge=count.at_edge)
+    report(found, settings=described(options, settings, count), used=versions(*USED))
 
 
 ROLES: Final = {"declare": declare, "publish": publish, "consume": consume, "serve": serve, "request": request}

@@ -136,18 +136,23 @@ async def acknowledged() -> None:
     await asyncio.sleep(FLUSH_S)
 
 
-async def drive(send: Callable[[int], Awaitable[object]], options: Options) -> Json:
+async def drive(
+    send: Callable[[int], Awaitable[object]], options: Options, *, at_edge: Callable[[], object] = lambda: None
+) -> Json:
     """Send as asyncio programs do, `window` at once and then one at a time, and return what it cost.
 
     Args:
         send: Sends the message of a number and returns when the broker has confirmed it, or with the answer.
         options: How many, and how many at once.
+        at_edge: Called before the first stretch, with several in flight, and after it.
     """
     await _windowed(send, options.warm_up, options.window)
+    at_edge()
     say("BEGIN")
     stretch = Stretch()
     latencies_s = await _windowed(send, options.messages, options.window)
     found: Json = {"windowed": stretch.end(options.messages, latencies_s)}
+    at_edge()
     say("END")
     if options.sequential:
         stretch = Stretch()

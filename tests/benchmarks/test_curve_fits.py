@@ -35,6 +35,14 @@ def test_a_line_is_said_to_be_one() -> None:
     )
 
 
+def test_a_line_that_falls_and_one_without_a_unit_are_said_as_people_say_them() -> None:
+    fit = fit_line([0.0, 10.0, 20.0], [45.0, 25.0, 5.0])
+
+    assert sentence("memory, MiB", fit, unit="", of="service").startswith(
+        "memory, MiB: a straight line, 45 - 2 for each service"
+    )
+
+
 @pytest.mark.parametrize(("xs", "ys"), [([1.0, 1.0], [2.0, 3.0]), ([1.0, 2.0], [0.0, 3.0])])
 def test_what_has_no_line_is_refused(xs: list[float], ys: list[float]) -> None:
     with pytest.raises(ValueError, match="two different places"):

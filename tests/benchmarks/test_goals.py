@@ -34,6 +34,13 @@ def test_throughput_is_compared_with_the_peer() -> None:
     assert found.verdict is Verdict.MET
 
 
+def test_what_was_measured_in_another_run_says_so() -> None:
+    found = found_for(goals_of({}, {}, {"growth_mib": [0.5]}), "growth of memory")
+
+    assert found.verdict is Verdict.MET
+    assert "a run of its own" in found.note
+
+
 def test_latency_is_better_when_it_is_less() -> None:
     outcomes = {AUTO: outcome(REQUEST_SEQUENTIAL, p50_ms=0.6), "aio-pika-rpc": outcome(REQUEST_SEQUENTIAL, p50_ms=1.0)}
 

@@ -36,9 +36,12 @@ async def test_asyncio_programs_never_have_more_in_flight_than_the_window() -> N
         await asyncio.sleep(0)
         flying -= 1
 
-    found = await drive(send, options(100, sequential=7, window=4))
+    edges: list[int] = []
+
+    found = await drive(send, options(100, sequential=7, window=4), at_edge=lambda: edges.append(sent))
 
     assert (most, sent) == (4, 10 + 100 + 7)
+    assert edges == [10, 10 + 100]
     assert [stretch["messages"] for stretch in found.values() if isinstance(stretch, dict)] == [100, 7]
 
 
