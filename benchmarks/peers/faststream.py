@@ -10,10 +10,10 @@ from benchmarks.peers.role import Countdown, Options, acknowledged, drive, ready
 
 ORDERS = orders()
 SETTINGS = (
-    "RabbitBroker(logger=None), broker.publish(persist=True) with confirms and mandatory (its defaults); "
-    "consumer: Channel(prefetch_count), default ack policy; request: broker.request (holds one lock)"
+    "RabbitBroker(logger=None), JSON by orjson, broker.publish(persist=True) with confirms and mandatory (its "
+    "defaults); consumer: Channel(prefetch_count), default ack policy; request: broker.request (holds one lock)"
 )
-USED = versions("faststream", "aio-pika", "pydantic")
+USED = versions("faststream", "aio-pika", "orjson", "pydantic")
 
 
 async def publish(options: Options) -> None:

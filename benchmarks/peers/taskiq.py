@@ -4,21 +4,24 @@ import asyncio
 import contextlib
 
 from taskiq.api import run_receiver_task
+from taskiq.serializers import ORJSONSerializer
 from taskiq_aio_pika import AioPikaBroker, Queue, QueueType
 
 from benchmarks.peers.order import Order, orders
 from benchmarks.peers.role import Countdown, Options, acknowledged, drive, report, versions
 
 SETTINGS = (
-    "AioPikaBroker(qos), quorum queue, no result backend; persistent, confirms, mandatory (its defaults); "
-    "consumer: run_receiver_task(max_async_tasks = prefetch)"
+    "AioPikaBroker(qos), ORJSONSerializer, quorum queue, no result backend; persistent, confirms, mandatory (its "
+    "defaults); consumer: run_receiver_task(max_async_tasks = prefetch)"
 )
-USED = versions("taskiq", "taskiq-aio-pika", "aio-pika", "pydantic")
+USED = versions("taskiq", "taskiq-aio-pika", "aio-pika", "orjson", "pydantic")
 
 
 def broker_of(options: Options) -> AioPikaBroker:
     queue = Queue(name=options.queue, type=QueueType.QUORUM)
-    return AioPikaBroker(options.url, qos=options.window).with_queue(queue)
+    broker = AioPikaBroker(options.url, qos=options.window).with_queue(queue)
+    broker.with_serializer(ORJSONSerializer())
+    return broker
 
 
 async def publish(options: Options) -> None:
