@@ -21,7 +21,7 @@ from messaging.core.topology import Subscriptions
 from messaging.errors import ConfigurationError
 from messaging.runtime.parts import Parts
 from messaging.runtime.publisher import Limits, Publisher
-from messaging.runtime.replies import Replies
+from messaging.runtime.replies import Replies, new_instance
 from messaging.security.development import DevelopmentTrust
 from messaging.security.keyfile import keyring_file, load_keyring
 from messaging.security.keyring import Keyring
@@ -72,8 +72,10 @@ def build(
     _refuse_development_keys(settings, trust)
     transport = _transport(settings, ambient, identity, wait_forever=wait_forever)
     opener = Opener(keyring, trust, names, ambient=ambient, subscriptions=subscriptions)
-    instance = ambient.new_id().hex[16:]
-    replies = Replies(service=identity, instance=instance, names=names, transport=transport, opener=opener)
+    instance = new_instance(ambient)
+    replies = Replies(
+        service=identity, instance=instance, names=names, transport=transport, opener=opener, ambient=ambient
+    )
     sealer = Sealer(keyring, trust, names, ambient=ambient)
     publisher = Publisher(
         sender=identity,

@@ -356,7 +356,7 @@ class Publisher:
         return envelope if cause is None else envelope.caused_by(cause)
 
     async def _exchange(self, envelope: Envelope, key: str, deadline_s: float) -> Envelope:
-        await self._replies.open()
+        envelope = await self._replies.addressed(envelope)
         unsigned = await self._bulk.prepared(self._sealer, envelope, key=key)
         expected = ExpectedReply(
             mid=envelope.id.bytes,

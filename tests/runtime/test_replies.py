@@ -16,7 +16,7 @@ from messaging.core.topology import Subscriptions
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.replies import Replies
 from messaging.security.verified import Verified
-from messaging.transports.base import Confirm, Delivery
+from messaging.transports.base import Confirm, Delivery, LinkState, Subscription, TransportState
 from tests.support.logs import Logs
 from tests.support.shop import CountOrders
 from tests.support.stage import Stage
@@ -219,6 +219,79 @@ async def test_the_first_requests_open_the_queue_together() -> None:
         assert depth is not None
         assert depth.consumers == 1
         assert all(isinstance(task.exception(), RequestTimeoutError) for task in tasks)
+
+
+class Dark:
+    """A subscription that the broker does not feed: the node of its queue is down."""
+
+    is_live = False
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+
+    async def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+async def test_while_the_node_of_its_queue_is_down_it_takes_another_queue(asking: Asking, logs: Logs) -> None:
+    replies, stage, dark = asking.replies, asking.stage, Dark()
+    before = replies.queue
+    replies._subscription = cast("Subscription", dark)
+
+    await replies.open()
+    patient = replies.queue
+    stage.clock.advance(3_000)
+    await asyncio.gather(replies.open(), replies.open())
+
+    assert (patient, dark.is_cancelled) == (before, True)
+    assert replies.queue != before
+    assert len(replies.queue) == len(before)
+    depth = stage.broker.depth(replies.queue)
+    assert depth is not None
+    assert depth.consumers == 1
+    assert [(entry["before"], entry["queue"]) for entry in logs.of("replies.moved")] == [(before, replies.queue)]
+
+
+async def test_a_queue_that_is_fed_again_in_time_is_kept(asking: Asking) -> None:
+    replies, before, fed = asking.replies, asking.replies.queue, asking.replies._subscription
+
+    for _ in range(3):
+        replies._subscription = cast("Subscription", Dark())
+        await replies.open()
+        replies._subscription = fed
+        await replies.open()
+        asking.stage.clock.advance(3_000)
+
+    assert replies.queue == before
+
+
+async def test_without_a_broker_nothing_moves(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies, before = asking.replies, asking.replies.queue
+    replies._subscription = cast("Subscription", Dark())
+    monkeypatch.setattr(type(replies._transport), "state", TransportState(link=LinkState.CONNECTING))
+
+    for _ in range(3):
+        await replies.open()
+        asking.stage.clock.advance(3_000)
+
+    assert replies.queue == before
+
+
+async def test_a_question_that_was_put_before_the_move_names_the_new_queue(asking: Asking) -> None:
+    replies, stage = asking.replies, asking.stage
+    users = await stage._publisher("users")
+    replies._subscription = cast("Subscription", Dark())
+    await replies.open()
+    stage.clock.advance(3_000)
+
+    task = asyncio.create_task(users.request(CountOrders(), timeout_s=60.0))
+    await eventually(lambda: stage.depth("orders", "requests") == 2)
+    body = stage.bodies("orders", "requests")[-1]
+    asked = stage.opener("orders").verify(body, kinds=frozenset({Kind.REQUEST}))
+    await asking.deliver(asking.answer(7, correlation_id=asked.id, bind=asked.leaf))
+
+    assert asked.header.rto == replies.queue
+    assert await task == 7
 
 
 class Handed:
