@@ -40,6 +40,8 @@ class Settings(BaseSettings):
         allow_dev_keys: Accept development keys on a broker that is not on this machine.
         trust_min_version: Lowest version of the trust bundle to accept.
         trust_poll_s: How often the bundle's file is looked at, seconds.
+        requests_ha: Whether requests wait in a quorum queue, `requests.ha`, which outlives a node of a cluster, and
+            costs twice as much. The same for all replicas of a service.
         declare: What services make exist at the broker: `all`, `own` (all but the exchanges they share), or `replies`
             (their reply queues alone; `messaging topology apply` makes the rest).
         tls_ca_file: CAs that may vouch for the broker; default: the system's.
@@ -87,6 +89,7 @@ class Settings(BaseSettings):
     # Not shown: it holds a password.
     management_url: str | None = Field(default=None, repr=False)
     failpoint: str | None = None
+    requests_ha: bool = False
     declare: Declares = Declares.ALL
     tls_ca_file: Path | None = None
     tls_cert_file: Path | None = None
@@ -167,7 +170,7 @@ class Settings(BaseSettings):
     @property
     def names(self) -> Names:
         """The speller of exchanges and queues."""
-        return Names(self.namespace)
+        return Names(self.namespace, self.requests_ha)
 
     def shared(self, kind: type[T], build: Callable[[], T]) -> T:
         """Return the one object of a kind that everything made from these settings shares; built on first use."""

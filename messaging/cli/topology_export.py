@@ -99,7 +99,9 @@ def export(
     Example: [bold]messaging topology export --permissions --from services.orders:orders > rights.json[/bold]
     """
     services = [load_service(source) for source in sources]
-    names = services[0].settings.names if namespace is None else Names(namespace)
+    names = services[0].settings.names
+    if namespace is not None:
+        names = Names(namespace, names.has_replicated_requests)
     if not permissions:
         _print_topology(_total(names, services, delays=delays), vhost=vhost, form=form)
         return

@@ -41,6 +41,9 @@ _CLASSIC: Final[Mapping[str, str]] = {"x-queue-type": "classic"}
 QUARANTINE_MAX_MESSAGES: Final = 1_000
 QUARANTINE_MAX_BYTES: Final = 16 * 1024 * 1024
 REPLIES_EXPIRE_MS: Final = 30 * 60_000
+REQUESTS: Final = "requests"
+# Nobody buries a request: what has killed so many workers is dropped, and its caller waits no longer than it wanted to.
+REQUESTS_DELIVERY_LIMIT: Final = 3
 
 _SHARED_EXCHANGES: Final = {
     Kind.COMMAND: "commands",
@@ -79,9 +82,15 @@ class Subscriptions:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Spells the names of one namespace."""
+    """Spells the names of one namespace.
+
+    Attributes:
+        namespace: How all of them begin.
+        has_replicated_requests: Whether requests wait in a queue that outlives the node it was made on.
+    """
 
     namespace: str
+    has_replicated_requests: bool = False
 
     def __post_init__(self) -> None:
         if not is_service(self.namespace):
@@ -132,6 +141,9 @@ class Names:
 
     def queue(self, service: str, part: str) -> str:
         """Return the queue of a service for one part, such as `commands`, `events`, `dead`, `refused`."""
+        if part == REQUESTS and self.has_replicated_requests:
+            # Another kind of queue needs another name: both may have to exist during a change.
+            part = f"{REQUESTS}.ha"
         return f"{self.namespace}.{service}.{part}"
 
     def partition(self, service: str, number: int) -> str:
@@ -211,7 +223,7 @@ class Names:
         work: tuple[tuple[str, str, frozenset[tuple[str, int]], dict[str, Argument]], ...] = (
             ("commands", self.commands, subscriptions.commands, self._business_arguments(service)),
             ("events", self.events, subscriptions.events, self._business_arguments(service)),
-            ("requests", self.requests, subscriptions.requests, dict(_CLASSIC)),
+            (REQUESTS, self.requests, subscriptions.requests, self._request_arguments()),
         )
         for part, exchange, pairs, arguments in work:
             if not pairs:
@@ -264,6 +276,11 @@ class Names:
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
+
+    def _request_arguments(self) -> dict[str, Argument]:
+        if not self.has_replicated_requests:
+            return dict(_CLASSIC)
+        return {"x-queue-type": "quorum", "x-delivery-limit": REQUESTS_DELIVERY_LIMIT}
 
     def _failures(self, service: str) -> Topology:
         dead, refused, quarantine = (self.queue(service, part) for part in ("dead", "refused", "quarantine"))

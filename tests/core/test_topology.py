@@ -142,6 +142,25 @@ def test_requests_are_classic_and_are_not_buried(topology: Topology) -> None:
     assert queues(topology)["ns.orders.requests"] == {"x-queue-type": "classic"}
 
 
+def test_requests_may_outlive_a_node_in_a_queue_of_another_name() -> None:
+    names = Names("ns", has_replicated_requests=True)
+    topology = names.of_service("orders", EVERYTHING)
+
+    assert queues(topology)["ns.orders.requests.ha"] == {"x-queue-type": "quorum", "x-delivery-limit": 3}
+    assert "ns.orders.requests" not in queues(topology)
+    assert bindings(topology, names.queue("orders", "requests")) == {
+        ("ns.requests", "orders.get.v1"),
+        ("ns.orders.return", "ns.orders.requests.ha"),
+    }
+
+
+def test_nothing_else_has_another_name_then() -> None:
+    plain, replicated = NAMES.of_service("orders", EVERYTHING), Names("ns", True).of_service("orders", EVERYTHING)
+
+    assert plain.exchanges == replicated.exchanges
+    assert set(queues(plain)) ^ set(queues(replicated)) == {"ns.orders.requests", "ns.orders.requests.ha"}
+
+
 def test_a_rung_brings_a_message_back_under_its_own_routing_key(topology: Topology) -> None:
     arguments = queues(topology)["ns.orders.retry.5000"]
 

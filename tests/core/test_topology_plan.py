@@ -141,3 +141,18 @@ def test_fewer_partitions_leave_queues_over_and_their_bindings_are_taken_away() 
     assert {step.what for step in found.of(Todo.LEFT_OVER)} == {
         f"queue {NAMES.partition('orders', number)}" for number in (2, 3)
     }
+
+
+def test_another_kind_of_request_queue_leaves_the_old_one_over_and_its_bindings_are_taken_away() -> None:
+    asked = Subscriptions(requests=frozenset({("orders.get", 1)}))
+    names, old = Names("shop", has_replicated_requests=True), NAMES.queue("orders", "requests")
+    there = existing(NAMES.of_service("orders", asked))
+
+    found = plan_topology(names.of_service("orders", asked), there, names=names, services=["orders"])
+
+    assert [step.what for step in found.of(Todo.LEFT_OVER)] == [f"queue {old}"]
+    assert {step.binding for step in found.of(Todo.UNBIND)} == {
+        Binding(exchange="shop.requests", queue=old, routing_key="orders.get.v1"),
+        Binding(exchange="shop.orders.return", queue=old, routing_key=old),
+    }
+    assert {step.name for step in found.of(Todo.CREATE)} == {f"{old}.ha"}

@@ -376,3 +376,21 @@ async def test_old_rows_are_removed_now_and_then(store: SqlStore, logs: Logs, mo
 
     assert logs.of("inbox.purged")[0]["removed"] == 3
     assert [entry["reason"] for entry in logs.of("inbox.unpurged")] == ["the database does not answer"]
+
+
+async def test_requests_of_a_service_may_wait_in_a_replicated_queue() -> None:
+    orders = Service("orders")
+
+    @orders.on_request(CountOrders)
+    async def count(_request: CountOrders, _context: Context) -> int:
+        return 7
+
+    async with Stage(orders, requests_ha=True) as stage:
+        users = await stage._publisher("users")
+        answer = await users.request(CountOrders(), timeout_s=10.0)
+
+        assert answer == 7
+        depth = stage.broker.depth("messaging.orders.requests.ha")
+        assert depth is not None
+        assert depth.consumers == 1
+        assert stage.broker.depth("messaging.orders.requests") is None
