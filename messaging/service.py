@@ -32,7 +32,7 @@ from messaging.runtime.engine import Engine, EngineLimits
 from messaging.runtime.failpoint import Failpoint
 from messaging.runtime.health import Health, judge_health
 from messaging.runtime.middleware import Middleware
-from messaging.runtime.outcome import Identity
+from messaging.runtime.outcome import Identity, Redact
 from messaging.runtime.parts import Parts
 from messaging.runtime.publisher import Publisher
 from messaging.runtime.resources import listed, store_among
@@ -70,6 +70,7 @@ class Service(Sending, Router):
         middleware: Wraps every handler, the first outermost.
         version: Shown in faults and logs.
         retry: Policy of handlers that have none of their own.
+        redact: Returns what may be told of a fault, such as one without its fields; it decides nothing else.
         partitions: How many queues share the commands with a key, each handled in order by one replica at a time; a
             power of two. How it is changed later: docs/evolution.md.
 
@@ -88,6 +89,7 @@ class Service(Sending, Router):
         version: str = "",
         retry: RetryPolicy | None = None,
         partitions: int | None = None,
+        redact: Redact | None = None,
     ) -> None:
         super().__init__()
         self.name = check_service(name)
@@ -97,6 +99,7 @@ class Service(Sending, Router):
         self._lifespan = lifespan
         self._middleware = tuple(middleware)
         self._retry = RetryPolicy() if retry is None else retry
+        self._redact = redact
         self._partitions = None if partitions is None else check_partitions(partitions)
         self._running_with: Settings | None = None
         self._parts: Parts | None = None
@@ -311,7 +314,11 @@ class Service(Sending, Router):
             parts,
             self,
             identity=Identity(
-                service=self.name, instance=parts.instance, host=socket.gethostname(), version=self.version
+                service=self.name,
+                instance=parts.instance,
+                host=socket.gethostname(),
+                version=self.version,
+                redact=self._redact,
             ),
             inbox=inbox if store is None else store.inbox,
             store=store,

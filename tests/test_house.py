@@ -62,6 +62,7 @@ BROAD_EXCEPT: Final[Mapping[str, str]] = {
     "messaging/cli/load.py": "a user's module may raise anything while it is imported; it is told in one line",
     "messaging/runtime/consumer.py": "anything a handler raises becomes a fault: the house's one place for that",
     "messaging/runtime/engine.py": "the purge must not end, or the inbox grows for ever",
+    "messaging/runtime/outcome.py": "a service's redact= may raise anything; then only the error is told",
     "messaging/runtime/relay.py": "the relay must not end, or what is committed stays for ever",
     "messaging/runtime/schedules.py": "the loop must not end, or nothing is sent at its time any more",
     "messaging/runtime/signing.py": "what is wrong with one message must not hold back those signed with it",

@@ -4,8 +4,11 @@ The table is that of docs/spec.md, "Where a refused message goes", and of docs/f
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+import structlog
 
 from messaging.core.ambient import Ambient
 from messaging.core.codec import pack_plain
@@ -26,7 +29,7 @@ from messaging.runtime.handling import Handling, Part
 from messaging.runtime.router import FIRST_RUNG_MS
 from messaging.security.verified import Verified
 
-__all__ = ["Identity", "Outcomes"]
+__all__ = ["Identity", "Outcomes", "Redact"]
 
 FIRST_RUNG_S: Final = FIRST_RUNG_MS / 1000
 # A newer trust bundle is here within this time, or it will not come; a clock that is behind needs longer.
@@ -34,16 +37,29 @@ LAG_MS: Final = 60_000
 AHEAD_MS: Final = 600_000
 # So many unverified claims may wait at a time: a flood of them must not go round and round on the ladder.
 LAG_UNVERIFIED_MAX: Final = 100
+_WITHHELD: Final = "withheld: the service's redact= failed; see fault.withheld in its log"
+
+log = structlog.get_logger()
+
+
+# Takes out of a fault what must not leave the service.
+Redact = Callable[[Fault], Fault]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who handles: what faults say of the failing service."""
+    """Who handles: what faults say of the failing service, and what they do not.
+
+    Attributes:
+        service, instance, host, version: Who.
+        redact: Returns a fault without what must not leave the service; None leaves them as they are.
+    """
 
     service: str
     instance: str
     host: str
     version: str
+    redact: Redact | None = None
 
 
 class Outcomes:
@@ -64,11 +80,13 @@ class Outcomes:
             # It failed before the handler, so the hop is the attempt; a run in this process more would change nothing.
             hop = handling.delivery.attempt
             handling.attempt = hop if fault.permanent else max(hop, 1 + policy.immediate)
-        handling.fault = fault = self._marked(fault, handling)
-        handling.failures += (Attempt(at_ms=self._ambient.now_ms(), error=fault.error),)
-        handling.said = _said_by(error, fault)
+        # What follows is decided by the fault as it is, whatever of it is told.
+        fault = self._marked(fault, handling)
+        handling.fault = told = self._redacted(fault)
+        handling.failures += (Attempt(at_ms=self._ambient.now_ms(), error=told.error),)
+        handling.said = _said_by(error, told)
         if handling.part is Part.REQUESTS:
-            return self._failed_request(handling, fault, error)
+            return self._failed_request(handling, told, error)
         if handling.part is Part.FAULTS and isinstance(error, UnknownMessageError):
             return Skip(
                 code="unheard", reason="no on_fault for this command; its dead letter is with the service that failed"
@@ -168,6 +186,21 @@ class Outcomes:
         handling.fault = self._marked(fault, handling)
         handling.said = fault.reason
         return Bury(reason="expired")
+
+    def _redacted(self, fault: Fault) -> Fault:
+        """Return what is told of a fault; of one that the service's own function cannot redact only the error."""
+        redact = self._identity.redact
+        if redact is None:
+            return fault
+        try:
+            told = redact(fault)
+            if isinstance(told, Fault):
+                return told
+            reason = f"returned {type(told).__name__}"
+        except Exception as error:  # noqa: BLE001 - an application's function may raise anything
+            reason = type(error).__name__
+        log.error("fault.withheld", service=self._identity.service, error=fault.error, reason=reason)
+        return fault.marked(reason=_WITHHELD, fields={}, chain=(), trace="")
 
     def _marked(self, fault: Fault, handling: Handling) -> Fault:
         now_ms = self._ambient.now_ms()

@@ -5,11 +5,11 @@ from typing import cast
 
 import pytest
 
-from messaging import Context, Service
+from messaging import Context, Fault, Reject, RemoteError, Service
 from messaging.core.envelope import Envelope, Kind
 from messaging.core.retry import Ack, Retry, RetryPolicy
 from messaging.runtime.handling import Handling, Part
-from messaging.runtime.outcome import LAG_UNVERIFIED_MAX, Identity, Outcomes
+from messaging.runtime.outcome import LAG_UNVERIFIED_MAX, Identity, Outcomes, Redact
 from messaging.security import suite
 from messaging.security.seal import Sealer, Unsigned
 from messaging.transports.base import Delivery
@@ -251,3 +251,70 @@ async def test_a_request_whose_worker_died_runs_once_more_and_then_its_caller_is
 async def test_what_else_comes_runs(back: _Back, part: Part, life_ms: int) -> None:
     async with Stage(an_orders()) as stage:
         assert _outcomes(stage).came_back(_handling(stage, back, part=part, life_ms=life_ms)) is None
+
+
+class Secret(Reject):
+    """Words that must not leave the service."""
+
+
+def a_service_that_redacts(redact: Redact) -> Service:
+    orders = Service("orders", redact=redact, retry=RetryPolicy(immediate=0, delays_s=()))
+
+    @orders.on_command(PlaceOrder)
+    async def place_order(_command: PlaceOrder, _context: Context) -> None:
+        raise Secret("the card is 4711") from KeyError("4711")
+
+    @orders.on_request(CountOrders)
+    async def count_orders(_request: CountOrders, _context: Context) -> int:
+        raise ValueError("the card is 4711")
+
+    return orders
+
+
+def without_words(fault: Fault) -> Fault:
+    return fault.marked(reason="", chain=(), permanent=False)
+
+
+def returns_nothing(_fault: Fault) -> Fault:
+    return cast("Fault", None)
+
+
+def raises(_fault: Fault) -> Fault:
+    raise LookupError("4711")
+
+
+@pytest.mark.parametrize("redact", [without_words, returns_nothing, raises])
+async def test_what_a_service_takes_out_of_its_faults_is_told_nobody(redact: Redact, logs: Logs) -> None:
+    async with Stage(a_service_that_redacts(redact)) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        users = await stage._publisher("users")
+        with pytest.raises(RemoteError) as answer:
+            await users.request(CountOrders(), timeout_s=10.0)
+        await stage.settled()
+        (letter,) = stage.dead("orders")
+
+    assert letter.fault.error.endswith("Secret")
+    assert (letter.fault.service, letter.fault.chain) == ("orders", ())
+    for told in (letter.fault.to_map(), answer.value.fault.to_map(), logs.entries):
+        assert "4711" not in str(told)
+
+
+async def test_what_is_told_of_a_fault_decides_nothing() -> None:
+    async with Stage(a_service_that_redacts(without_words)) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        await stage.settled()
+        (letter,) = stage.dead("orders")
+
+    assert letter.fault.attempts == 1
+
+
+async def test_a_fault_that_cannot_be_redacted_is_told_by_its_error_alone(logs: Logs) -> None:
+    async with Stage(a_service_that_redacts(raises)) as stage:
+        await stage.send(PlaceOrder(), sender="users")
+        await stage.settled()
+        (letter,) = stage.dead("orders")
+
+    [entry] = logs.of("fault.withheld")
+    assert (entry["service"], entry["reason"]) == ("orders", "LookupError")
+    assert letter.fault.reason.startswith("withheld")
+    assert letter.fault.trace == ""
