@@ -133,6 +133,14 @@ async def cluster_rig(cluster: list[ClusterNode], run_folder: Path, seed: int) -
         yield opened
 
 
+@pytest.fixture
+async def replicated_rig(cluster: list[ClusterNode], run_folder: Path, seed: int) -> AsyncIterator[Rig]:
+    """A rig on three nodes whose requests wait in a replicated queue."""
+    urls = ",".join(node.url for node in cluster)
+    async with open_rig(cluster[0], run_folder, seed=seed, broker_url=urls, MESSAGING_REQUESTS_HA="1") as opened:
+        yield opened
+
+
 @pytest.fixture(scope="session")
 def _findings(_chaos_node: PrivateNode) -> tuple[list[Finding], str]:
     if not _chaos_node.is_ready:

@@ -53,7 +53,11 @@ async def open_rig(
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     namespace = f"chaos-{seed}-{real_ambient().new_id().hex[24:]}"
     settings = Settings(
-        broker_url=broker_url or node.url, keys=folder / "keys", namespace=namespace, connect_timeout_s=60.0
+        broker_url=broker_url or node.url,
+        keys=folder / "keys",
+        namespace=namespace,
+        connect_timeout_s=60.0,
+        requests_ha="MESSAGING_REQUESTS_HA" in variables,
     )
     contracts = {
         service.name: Contract(handles=service.subscriptions) for service in (books, witness, bystander, skeptic)

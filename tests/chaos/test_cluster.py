@@ -1,12 +1,14 @@
 """Three nodes: one, two and all of them are killed and come back, and one cannot see the others for a while."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.chaos.cluster import ClusterNode
 from tests.chaos.findings import Finding
+from tests.chaos.history import Outcome, What, read_history
 from tests.chaos.rig import Rig
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
@@ -14,6 +16,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 START_TIMEOUT_S = 180.0
 DOWN_S = 60.0
 PARTED_S = 40.0
+# Twice: to reconnect and take another queue, and to be answered.
+ALONE_S = 20.0
 Strike = Callable[[Rig, list[ClusterNode]], Awaitable[None]]
 
 
@@ -95,5 +99,58 @@ async def test_nodes_of_a_cluster_are_killed(
     finding, judgement = await rig.judged(fault)
     findings.append(finding)
 
+    assert judgement.problems == {}
+    assert finding.held
+
+
+async def test_answers_go_on_while_the_node_of_their_queue_is_down(
+    cluster_rig: Rig, cluster: list[ClusterNode], findings: list[Finding]
+) -> None:
+    rig, lonely, others = cluster_rig, cluster[0], cluster[1:]
+    elsewhere = ",".join(node.url for node in others)
+    # The queue of requests lives with those who answer, that of answers with whoever asks.
+    await rig.start("witness", MESSAGING_BROKER_URL=elsewhere)
+    await rig.start(count=2, MESSAGING_BROKER_URL=elsewhere)
+    await rig.load(rate=25.0, mix={What.ASK: 1}, MESSAGING_BROKER_URL=f"{lonely.url},{elsewhere}")
+
+    await asyncio.to_thread(lonely.kill)
+    await asyncio.sleep(ALONE_S)
+    settled_s = time.time()
+    await asyncio.sleep(ALONE_S)
+    down_s = time.time()
+    await asyncio.to_thread(lonely.start, START_TIMEOUT_S)
+    await rig.recovered()
+    finding, judgement = await rig.judged(f"3 nodes, that of the answers down for {2 * ALONE_S:.0f} s")
+    findings.append(finding)
+
+    asked = [call for call in read_history(rig.history_file).values() if settled_s < call.began_s < down_s]
+    assert asked
+    assert all(call.outcome is Outcome.CONFIRMED for call in asked), "whoever asked anew got an answer"
+    assert judgement.problems == {}
+    assert finding.held
+
+
+async def test_a_replicated_queue_of_requests_outlives_its_node(
+    replicated_rig: Rig, cluster: list[ClusterNode], findings: list[Finding]
+) -> None:
+    rig, first, others = replicated_rig, cluster[0], cluster[1:]
+    elsewhere = ",".join(node.url for node in others)
+    await rig.start("witness")
+    await rig.start(count=2)
+    await rig.load(rate=25.0, mix={What.ASK: 1}, MESSAGING_BROKER_URL=elsewhere)
+
+    await asyncio.to_thread(first.kill)
+    await asyncio.sleep(ALONE_S)
+    settled_s = time.time()
+    await asyncio.sleep(ALONE_S)
+    down_s = time.time()
+    await asyncio.to_thread(first.start, START_TIMEOUT_S)
+    await rig.recovered()
+    finding, judgement = await rig.judged(f"3 nodes, that of replicated requests down for {2 * ALONE_S:.0f} s")
+    findings.append(finding)
+
+    asked = [call for call in read_history(rig.history_file).values() if settled_s < call.began_s < down_s]
+    assert asked
+    assert all(call.outcome is Outcome.CONFIRMED for call in asked), "requests are answered without that node"
     assert judgement.problems == {}
     assert finding.held
