@@ -33,8 +33,9 @@ _PREFETCH: Final = 512
 _SETTLE_AT: Final = 64
 _SETTLE_WITHIN_S: Final = 0.02
 _HELD_MAX_BYTES: Final = 16 * 1024
-# A queue that is merely not consumed yet, after a reconnect, is so within less.
-_DARK_S: Final = 3.0
+# A queue that is merely not consumed yet, after a reconnect, is so within less, on a busy machine too: whoever moves
+# gives up the answers that are on their way.
+_DARK_S: Final = 10.0
 
 log = structlog.get_logger()
 

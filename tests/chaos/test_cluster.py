@@ -17,7 +17,7 @@ START_TIMEOUT_S = 180.0
 DOWN_S = 60.0
 PARTED_S = 40.0
 # Twice: to reconnect and take another queue, and to be answered.
-ALONE_S = 20.0
+ALONE_S = 25.0
 Strike = Callable[[Rig, list[ClusterNode]], Awaitable[None]]
 
 

@@ -240,7 +240,7 @@ async def test_while_the_node_of_its_queue_is_down_it_takes_another_queue(asking
 
     await replies.open()
     patient = replies.queue
-    stage.clock.advance(3_000)
+    stage.clock.advance(10_000)
     await asyncio.gather(replies.open(), replies.open())
 
     assert (patient, dark.is_cancelled) == (before, True)
@@ -260,7 +260,7 @@ async def test_a_queue_that_is_fed_again_in_time_is_kept(asking: Asking) -> None
         await replies.open()
         replies._subscription = fed
         await replies.open()
-        asking.stage.clock.advance(3_000)
+        asking.stage.clock.advance(10_000)
 
     assert replies.queue == before
 
@@ -272,7 +272,7 @@ async def test_without_a_broker_nothing_moves(asking: Asking, monkeypatch: pytes
 
     for _ in range(3):
         await replies.open()
-        asking.stage.clock.advance(3_000)
+        asking.stage.clock.advance(10_000)
 
     assert replies.queue == before
 
@@ -282,7 +282,7 @@ async def test_a_question_that_was_put_before_the_move_names_the_new_queue(askin
     users = await stage._publisher("users")
     replies._subscription = cast("Subscription", Dark())
     await replies.open()
-    stage.clock.advance(3_000)
+    stage.clock.advance(10_000)
 
     task = asyncio.create_task(users.request(CountOrders(), timeout_s=60.0))
     await eventually(lambda: stage.depth("orders", "requests") == 2)
