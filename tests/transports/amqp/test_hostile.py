@@ -70,6 +70,7 @@ class Bench:
         self.loop.set_exception_handler(lambda _, context: self.defects.append(context))
         self.reader = asyncio.StreamReader()
         self.splitter = Splitter(self.reader)
+        self.splitter.agree(FRAME_MAX)
         self.socket = Socket()
         self.splitter.connection_made(self.socket)
         channel = SimpleNamespace(
