@@ -101,12 +101,17 @@ class Graveyard:
 
     async def until_dead(self, service: str, count: int) -> None:
         """Wait until that many letters are dead."""
+        found: dict[str, int] = {}
 
         async def is_reached() -> bool:
-            return await self.depth(service, "dead") == count
+            for part in ("dead", "commands", "events"):
+                found[part] = await self.depth(service, part)
+            return found["dead"] == count
 
         # A busy machine buries some dozens a second through a database.
-        await eventually(is_reached, 120.0 + count / 20, what=f"{count} dead letters of {service}")
+        await eventually(
+            is_reached, 120.0 + count / 10, what=lambda: f"{count} dead letters of {service}; queues: {found}"
+        )
 
     async def depth(self, service: str, part: str) -> int:
         """Return how many messages wait in a queue; 0 for a missing one."""
