@@ -90,7 +90,8 @@ class Replies:
         self._ambient = ambient
         self._dark_since_s: float | None = None
         self._opener = opener
-        self._pending: dict[UUID, tuple[ExpectedReply, asyncio.Future[Envelope]]] = {}
+        # Several of one id are a question that was repeated before its answer came; each has an answer of its own.
+        self._pending: dict[UUID, list[tuple[ExpectedReply, asyncio.Future[Envelope]]]] = {}
         self._opening = asyncio.Lock()
         self._subscription: Subscription | None = None
         self._unsettled: list[Delivery] = []
@@ -143,11 +144,14 @@ class Replies:
     def expecting(self, request_id: UUID, expected: ExpectedReply) -> Iterator[asyncio.Future[Envelope]]:
         """Register a request while its answer is awaited."""
         future: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
-        self._pending[request_id] = (expected, future)
+        waiting, entry = self._pending.setdefault(request_id, []), (expected, future)
+        waiting.append(entry)
         try:
             yield future
         finally:
-            self._pending.pop(request_id, None)
+            waiting.remove(entry)
+            if not waiting:
+                del self._pending[request_id]
 
     async def aclose(self) -> None:
         """Stop listening; pending requests end at their deadlines or with their tasks."""
@@ -173,16 +177,20 @@ class Replies:
     def _arrived(self, delivery: Delivery) -> None:
         self._settle_soon(delivery)
         request_id = self._opener.peek_reply(delivery.body)
-        pending = None if request_id is None else self._pending.get(request_id)
-        if pending is None or pending[1].done():
-            self.unmatched += 1
+        pending = () if request_id is None else self._pending.get(request_id, ())
+        refusal: SealError | None = None
+        for expected, future in pending:
+            if future.done():
+                continue
+            try:
+                envelope = self._opener.decrypt(self._opener.verify_reply(delivery.body, expected))
+            except SealError as error:
+                refusal = error
+                continue
+            future.set_result(envelope)
+            return
+        self.unmatched += 1
+        if refusal is None:
             log.debug("reply.unmatched", queue=self.queue)
-            return
-        expected, future = pending
-        try:
-            envelope = self._opener.decrypt(self._opener.verify_reply(delivery.body, expected))
-        except SealError as error:
-            self.unmatched += 1
-            log.debug("reply.refused", queue=self.queue, code=error.code)
-            return
-        future.set_result(envelope)
+        else:
+            log.debug("reply.refused", queue=self.queue, code=refusal.code)

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from messaging import RequestTimeoutError, UnroutableError
+from messaging import Context, RequestTimeoutError, Service, UnroutableError
 from messaging.core.codec import pack_plain
 from messaging.core.envelope import CODEC_MSGPACK, Envelope, Kind
 from messaging.core.sealed import Label, Route, Sealed
@@ -197,6 +197,28 @@ async def test_a_cancelled_request_leaves_no_entry(asking: Asking) -> None:
     await asyncio.wait([asking.task])
 
     assert len(asking.replies) == 0
+
+
+async def test_a_question_repeated_before_its_answer_came_has_an_answer_of_its_own() -> None:
+    orders, runs, gate = Service("orders"), list[UUID](), asyncio.Event()
+
+    @orders.on_request(CountOrders)
+    async def count(request: CountOrders, context: Context) -> int:
+        runs.append(context.message_id)
+        await gate.wait()
+        return 7
+
+    async with Stage(orders) as stage:
+        users, message_id = await stage._publisher("users"), uuid4()
+        first = asyncio.create_task(users.request(CountOrders(), message_id=message_id))
+        await eventually(lambda: runs == [message_id])
+        second = asyncio.create_task(users.request(CountOrders(), message_id=message_id))
+        await eventually(lambda: len(users._replies._pending[message_id]) == 2)
+        gate.set()
+
+        assert (await first, await second) == (7, 7)
+        assert len(users._replies) == 0
+    assert runs == [message_id]
 
 
 async def test_the_queue_is_declared_once_whoever_asks_first(asking: Asking) -> None:
